@@ -1,0 +1,34 @@
+# Every target makes its own environment in .venv when none is there. `make demo` and `make test` are all a newcomer needs.
+PYTHON ?= python3
+BIN := .venv/bin
+export HF_HUB_OFFLINE := 1
+export MPLBACKEND := Agg
+export TOKENIZERS_PARALLELISM := false
+export KMP_BLOCKTIME := 0
+
+.PHONY: demo test lint slow clean
+
+demo: .venv/.dev
+	$(BIN)/python -m tokscale demo --out demo-out
+
+test: .venv/.dev
+	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+lint: .venv/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy tokscale
+
+slow: .venv/.dev
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-out
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written after a finished install: an interrupted one is repeated, a finished one is not.
+.venv/.dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv: the first time about 4 minutes and 6 GB."
+	$(BIN)/python -m pip install --no-compile -q -e ".[dev]"
+	touch $@
