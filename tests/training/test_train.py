@@ -1,0 +1,183 @@
+"""`train_compressor` on the packaged model: it learns, it resumes to the bit, and the model comes back as it was lent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import tokscale
+from tokscale import demo
+from tokscale.errors import ArgumentError, BudgetError, InputError, NonFiniteError
+from tokscale.training import train_compressor
+
+
+@pytest.fixture(scope="module")
+def lent() -> tuple[Any, Any]:
+    return demo.load()
+
+
+def batch_of(processor: Any, step: int, size: int = 8) -> dict[str, Any]:
+    chosen = demo.samples(size, seed=1000 + step, split="train", kind="cell")
+    return dict(demo.collate(chosen, processor, answers=True))
+
+
+def fuser(**kw: Any) -> tokscale.CrossAttentionFuser:
+    torch.manual_seed(0)
+    return tokscale.CrossAttentionFuser(num_tokens=4, dim=64, num_heads=4, **kw)
+
+
+def state(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_loss_falls_and_the_model_is_given_back(lent: tuple[Any, Any]) -> None:
+    model, processor = lent
+    model(**batch_of(processor, 0, 1))  # transformers marks its own modules at the first call
+    model.train()
+    model.lm_head.eval()
+    model.lm_head.weight.requires_grad_(False)
+    before = state(model)
+    modes = [module.training for module in model.modules()]
+    flags = [p.requires_grad for p in model.parameters()]
+    attributes = {name: set(vars(module)) for name, module in model.named_modules()}
+    compressor = fuser()
+    start = state(compressor)
+    try:
+        result = train_compressor(
+            model, compressor, lambda step: batch_of(processor, step % 3), steps=30, budgets=[1, 4], lr=5e-3, warmup=5
+        )
+        assert equal(before, state(model))
+        assert modes == [module.training for module in model.modules()]
+        assert flags == [p.requires_grad for p in model.parameters()]
+        assert attributes == {name: set(vars(module)) for name, module in model.named_modules()}
+        assert all(p.grad is None for p in model.parameters())
+    finally:
+        model.requires_grad_(True)
+        model.eval()
+    assert not equal(start, state(compressor)) and compressor.num_tokens == 4
+    losses = [entry["loss"] for entry in result.history]
+    assert len(losses) == result.steps == 30
+    assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
+    assert {entry["budget"] for entry in result.history} == {1, 4}
+    assert "30 steps" in result.summary() and "num_tokens" in result.summary()
+
+
+def test_resume_is_exact(lent: tuple[Any, Any], tmp_path: Any) -> None:
+    model, processor = lent
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] == 10:
+            raise Interrupted
+
+    options: dict[str, Any] = {"steps": 20, "budgets": [1, 2, 4], "every": 10}
+    whole = fuser()
+    train_compressor(model, whole, lambda step: batch_of(processor, step, 2), **options)
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_compressor(
+            model, fuser(), lambda step: batch_of(processor, step, 2), checkpoint=folder, callback=stop, **options
+        )
+    with pytest.raises(InputError, match="already holds a training run; pass resume=True"):
+        train_compressor(model, fuser(), lambda step: batch_of(processor, step, 2), checkpoint=folder, **options)
+    with pytest.raises(ArgumentError, match=r"other arguments \(lr: 0.002 then, 0.1 now\)"):
+        train_compressor(
+            model, fuser(), lambda step: batch_of(processor, step, 2), checkpoint=folder, resume=True, lr=0.1, **options
+        )
+    torch.manual_seed(7)
+    resumed = tokscale.CrossAttentionFuser(num_tokens=4, dim=64, num_heads=4)  # other weights: the checkpoint's count
+    result = train_compressor(
+        model, resumed, lambda step: batch_of(processor, step, 2), checkpoint=folder, resume=True, **options
+    )
+    assert equal(state(whole), state(resumed))
+    assert [entry["step"] for entry in result.history] == list(range(20))
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".md", ".safetensors", ".safetensors"]
+    loaded = tokscale.TokenCompressor.from_pretrained(folder)
+    assert equal(state(whole), state(loaded))
+
+
+def test_an_iterable_starts_again_and_resumes_where_it_was(lent: tuple[Any, Any]) -> None:
+    model, processor = lent
+    batches = [batch_of(processor, step, 2) for step in range(3)]
+    by_list, by_call = fuser(), fuser()
+    train_compressor(model, by_list, batches, steps=5, budgets=[2])
+    train_compressor(model, by_call, lambda step: batches[step % 3], steps=5, budgets=[2])
+    assert equal(state(by_list), state(by_call))
+    with pytest.raises(ArgumentError, match="batches is empty"):
+        train_compressor(model, fuser(), [], steps=5, budgets=[2])
+
+
+def test_distillation_needs_no_labels(lent: tuple[Any, Any]) -> None:
+    model, processor = lent
+
+    def unlabelled(step: int) -> dict[str, Any]:
+        return dict(demo.collate(demo.samples(4, seed=step % 2, split="train", kind="cell"), processor))
+
+    result = train_compressor(
+        model, fuser(), unlabelled, steps=12, budgets=[4], answer_weight=0, distill_weight=1, lr=5e-3, warmup=2
+    )
+    losses = [entry["distill_loss"] for entry in result.history]
+    assert all(loss > 0 for loss in losses) and losses[-1] < losses[0]
+    assert result.history[0]["answer_loss"] is None
+    with pytest.raises(ArgumentError, match="a batch holds no labels"):
+        train_compressor(model, fuser(), unlabelled, steps=1, budgets=[4])
+
+
+def test_the_teacher_is_the_model_as_lent(lent: tuple[Any, Any]) -> None:
+    """Where nothing is compressed the two logits are the same, and the distance is exactly 0."""
+    model, processor = lent
+    from tokscale.training.loop import Settings, _losses
+
+    settings = Settings(1, (144,), 0.25, 1e-3, 1, 0.1, 0.0, (0.9, 0.98), 1.0, 1.0, 1.0, 1.0, 0)
+    with tokscale.patch(model, "random", num_tokens=144) as handle, torch.no_grad():
+        _, parts = _losses(model, handle, batch_of(processor, 0, 4), settings)
+        assert parts["distill_loss"] == 0.0
+        handle.num_tokens = 9
+        _, parts = _losses(model, handle, batch_of(processor, 0, 4), settings)
+        assert parts["distill_loss"] is not None and parts["distill_loss"] > 0
+
+
+def test_an_encoded_batch_trains_like_its_pixels(lent: tuple[Any, Any]) -> None:
+    model, processor = lent
+    inputs = batch_of(processor, 0, 4)
+    with torch.no_grad():
+        encoded = model.get_image_features(inputs["pixel_values"], return_dict=True)
+    light = {key: value for key, value in inputs.items() if key != "pixel_values"}
+    a, b = fuser(), fuser()
+    first = train_compressor(model, a, [inputs], steps=3, budgets=[2])
+    second = train_compressor(model, b, [{**light, "mm_encoder_outputs": {"image": encoded}}], steps=3, budgets=[2])
+    assert [entry["loss"] for entry in first.history] == [entry["loss"] for entry in second.history]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"answer_weight": 0}, ArgumentError, "answer_weight and distill_weight are both 0"),
+        ({"answer_weight": -1}, ArgumentError, "answer_weight must be >= 0, got -1"),
+        ({"steps": 0}, BudgetError, "steps must be an integer >= 1, got 0"),
+        ({"budgets": [8]}, BudgetError, "budgets reach 8, but the compressor was built with num_tokens=4"),
+        ({"resume": True}, ArgumentError, "resume=True needs checkpoint="),
+        ({"lr": 1e30, "grad_clip": 1e30}, NonFiniteError, "no checkpoint was written"),
+    ],
+)
+def test_mistakes(lent: tuple[Any, Any], change: dict[str, Any], error: type[Exception], text: str) -> None:
+    model, processor = lent
+    before = state(model)
+    options = {"steps": 4, "budgets": [2], "warmup": 1, **change}
+    with pytest.raises(error, match=text):
+        train_compressor(model, fuser(), lambda step: batch_of(processor, 0, 2), **options)
+    assert equal(before, state(model)) and "forward" not in vars(model)
+
+
+def test_a_compressor_without_parameters_is_refused(lent: tuple[Any, Any]) -> None:
+    model, processor = lent
+    with pytest.raises(ArgumentError, match="DivPrune has no parameter that requires a gradient"):
+        train_compressor(model, tokscale.create_compressor("divprune", num_tokens=4), [batch_of(processor, 0, 2)])

@@ -1,0 +1,66 @@
+"""The two losses of compressor training: the answer's cross-entropy, and the distance to the uncompressed model."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import ArgumentError
+
+
+def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return `-1/|A| sum_{t in A} log softmax(z[t])[y_t]`, A the positions whose next label is not -100.
+
+    Args:
+        logits: of the (short) prompt.
+        labels: of the same columns, -100 outside the answers.
+
+    Shape:
+        logits (b, s, vocabulary), labels (b, s) -> ().
+
+    Raises:
+        ArgumentError: no label is left to learn.
+    """
+    target = labels[:, 1:]
+    chosen = target != -100
+    if not bool(chosen.any()):
+        raise ArgumentError(
+            "labels hold no answer: every entry after the first column is -100. Label the answer tokens, "
+            "or pass answer_weight=0 and distill_weight=1 to learn from the uncompressed model alone"
+        )
+    return F.cross_entropy(logits[:, :-1][chosen].float(), target[chosen])
+
+
+def distill_loss(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Return `tau^2/|T| sum_{t in T} KL(softmax(z[t]/tau) || softmax(z_k[t]/tau))` in float32.
+
+    `z` are the teacher's logits (the uncompressed model), `z_k` the student's (at budget k); the factor tau^2 keeps the
+    gradient's size when the temperature changes.
+
+    Args:
+        student: logits at the positions T, with gradient.
+        teacher: logits of the same positions, without.
+        temperature: tau > 0.
+
+    Shape:
+        student, teacher (|T|, vocabulary) -> (); 0 exactly where both are equal.
+
+    Source:
+        Geoffrey Hinton, Oriol Vinyals, Jeff Dean. Distilling the Knowledge in a Neural Network. 2015. arXiv 1503.02531.
+    """
+    log_p = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    log_q = F.log_softmax(student.float() / temperature, dim=-1)
+    return temperature**2 * (log_p.exp() * (log_p - log_q)).sum(-1).mean()
+
+
+def text_after_image(is_image: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the positions on which to distil where no label says so: real text after a row's last image.
+
+    Shape:
+        is_image (b, s) bool, attention_mask (b, s) or None -> (b, s) bool.
+    """
+    columns = torch.arange(is_image.shape[1], device=is_image.device)
+    last = torch.where(is_image, columns, -1).amax(-1, keepdim=True)
+    chosen = columns > last
+    return chosen if attention_mask is None else chosen & attention_mask.bool()
