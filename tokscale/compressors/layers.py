@@ -1,0 +1,42 @@
+"""Small parts that trained compressors share."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ArgumentError, ShapeError
+
+if TYPE_CHECKING:
+    from .base import TokenCompressor
+
+
+def layer_norm(dim: int) -> nn.LayerNorm:
+    """Return a LayerNorm with the eps of this package's trained methods."""
+    return nn.LayerNorm(dim, eps=1e-6)
+
+
+def module_dtype(module: nn.Module) -> torch.dtype:
+    """Return the dtype of a module's weights; inputs of another dtype are cast to it and the result is cast back."""
+    return next(module.parameters()).dtype
+
+
+def check_width(owner: TokenCompressor, key: str, tokens: Tensor, dim: int | None, name: str = "dim") -> None:
+    """Raise `ShapeError` if tokens are not as wide as the module was built for."""
+    if tokens.shape[-1] != dim:
+        raise ShapeError(
+            f"{key} has width {tokens.shape[-1]}, but this {type(owner).__name__} was built with {name}={dim}"
+        )
+
+
+def real(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
+    """Return `value` as a float, or raise `ArgumentError` unless it is a finite number > `above` or >= `least`."""
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not fits or (above is not None and value <= above) or (least is not None and value < least):
+        bound = f"> {above:g}" if above is not None else f">= {least:g}"
+        raise ArgumentError(f"{name} must be a finite number {bound}, got {value!r}")
+    return float(value)

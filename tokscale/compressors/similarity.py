@@ -1,0 +1,34 @@
+"""Cosine similarities in float32 or wider, with the rules for zero tokens and duplicates that all methods share."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from .compressed import wide
+
+ZERO = 1e-12  # a token of at most this norm has no direction
+SAME = 1e-6  # distances below this are 0, so that duplicates tie exactly
+
+
+def unit(x: Tensor) -> Tensor:
+    """Return `x / max(||x||, 1e-12)` in float32 or wider; zero tokens give zeros."""
+    x = x.to(wide(x.dtype))
+    norm = x.norm(dim=-1, keepdim=True)
+    return (x / norm.clamp(min=ZERO)).masked_fill(norm <= ZERO, 0)
+
+
+def cosine_matrix(x: Tensor) -> Tensor:
+    """Return the (b, n, n) cosines of tokens: 1 on the diagonal and between two zero tokens, 0 from zero to others."""
+    x = x.detach()
+    direction = unit(x)
+    c = direction @ direction.transpose(1, 2)
+    zero = (direction == 0).all(-1)
+    c.masked_fill_(zero[:, :, None] & zero[:, None, :], 1)
+    c.diagonal(dim1=1, dim2=2).fill_(1)
+    return c
+
+
+def cosine_distance(x: Tensor) -> Tensor:
+    """Return (b, n, n) `1 - cosine`, where values below 1e-6 are 0."""
+    distance = 1 - cosine_matrix(x)
+    return distance.masked_fill_(distance < SAME, 0)
