@@ -1,0 +1,180 @@
+"""`fit_power_law`: a scaling law fitted to scores at a few token budgets, with intervals, diagnostics and warnings."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import numpy as np
+
+from ..errors import FitError
+from . import diagnose, notes
+from .curve import Curve, Interval
+from .laws import Array, Law, choose, get_law
+from .points import Points, check_level, read_points
+from .result import ScalingFit
+from .robust import METHODS
+
+_CI = ("auto", "t", "profile", "hc3", "bootstrap_t", "bootstrap", None)
+
+
+def fit_power_law(
+    n: Any,
+    score: Any,
+    *,
+    form: str = "power",
+    se: Any = None,
+    weights: Any = None,
+    n_items: Any = None,
+    floor: float | None = None,
+    ceil: float | None = None,
+    robust: str | None = None,
+    exclude: Any = None,
+    level: float = 0.95,
+    ci: str | None = "auto",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> ScalingFit:
+    """Return the law `S(n) = c / n**alpha` that fits scores at several token budgets, by least squares of ln S on ln n.
+
+    Scores that rise with the budget have a negative `alpha`; `fit.exponent = -alpha` is positive for growth. The result
+    is the same to the last bit in whatever order the points are given.
+
+    Args:
+        n: token budgets, positive; repeated budgets are replicates.
+        score: the score at each budget; positive for this form.
+        form: the form of the law, a name in `tokscale.scaling.LAWS`.
+        se: standard error of each score; sets the weights `(score / se)**2` and gives `fit.chi2_dof`.
+        weights: relative weights in ln S, instead of `se`.
+        n_items: test items behind each score (one number or one per point); their binomial errors give `fit.chi2_dof`.
+        floor, ceil: the least and largest possible score; with `n_items` they default to 0 and 100.
+        robust: "theil_sen", "huber", "bisquare" or "lad" instead of least squares.
+        exclude: budgets to leave out, recorded in `fit.excluded`.
+        level: confidence level of every interval.
+        ci: how `fit.ci` is made: "auto" and "profile" are the exact "t" for this form; "hc3" (unequal variances),
+            "bootstrap_t", "bootstrap" (covers .87 where .95 is claimed at ten points), or None.
+        n_boot, seed: resamples of the bootstraps, and the seed of their generator.
+
+    Raises:
+        FitError: for data that no law can be fitted to, and for unknown options.
+
+    Cost: below a millisecond.
+
+    Example:
+        >>> fit = fit_power_law([1, 8, 64, 512], [12.0, 19.7, 32.1, 52.7])
+        >>> round(fit.c, 2), round(fit.exponent, 3)
+        (12.01, 0.237)
+        >>> fit.budget_for(0.9).n
+        329
+
+    Source: T. Li, G. Zhou, X. Zhao, Q. Zhao, "Scaling Capability in Token Space: An Analysis of Large Vision Language
+        Model", 2025, arXiv:2412.18387; differs from it in giving intervals and diagnostics.
+    """
+    law = get_law(form)
+    level = check_level(level)
+    _check_options(robust, ci, se, weights, n_boot, seed)
+    points = read_points(
+        law, n, score, se=se, weights=weights, n_items=n_items, floor=floor, ceil=ceil, exclude=exclude
+    )
+    fit = estimate(law, points, robust=robust, level=level, ci=ci, n_boot=n_boot, seed=seed)
+    notes.issue(fit.warnings)
+    return fit
+
+
+def _check_options(robust: Any, ci: Any, se: Any, weights: Any, n_boot: Any, seed: Any) -> None:
+    choose("robust", robust, (*METHODS, None))
+    choose("ci", ci, _CI)
+    for name, value in (("n_boot", n_boot), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+            raise FitError(f"{name} must be an integer >= 0, got {value!r}")
+    if robust is not None and ci not in ("auto", None):
+        raise FitError(
+            f'ci="{ci}" does not go with robust="{robust}", which has an interval of its own; pass ci="auto"'
+        )
+    if robust == "theil_sen" and (se is not None or weights is not None):
+        raise FitError('robust="theil_sen" takes neither se= nor weights=; use robust="huber", "bisquare" or "lad"')
+
+
+@np.errstate(over="ignore")  # squares of scores near the largest float are infinite, and so are their sums
+def estimate(
+    law: Law,
+    points: Points,
+    *,
+    robust: str | None = None,
+    level: float = 0.95,
+    ci: str | None = "auto",
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> ScalingFit:
+    """Return the fit of checked points; its warnings are listed, none is issued."""
+    curve = Curve.of(law, points, robust)
+    params, se, interval, method = curve.parameters(ci, level, n_boot=n_boot, seed=seed)
+    constant = bool(np.all(points.score == points.score[0]))
+    fitted = points.score if constant else law.predict(curve.coef, curve.center, points.n, points.floor, points.ceil)
+    spread = diagnose.scale(curve)
+    t = diagnose.studentized(curve, spread["rss"])
+    outliers = diagnose.outliers(curve, t, level)
+    line, leverage = curve.line, curve.solution.leverage
+    return ScalingFit(
+        form=law.form,
+        params=params,
+        se=se,
+        ci=interval,
+        level=level,
+        ci_method=method,
+        n=points.give_back(points.n),
+        score=points.give_back(points.score),
+        weights=points.give_back(points.weights),
+        excluded=points.excluded,
+        fitted=points.give_back(fitted),
+        residuals=points.give_back(points.score - fitted),
+        n_obs=len(points),
+        dof=curve.solution.dof,
+        **spread,
+        **diagnose.quality(curve, fitted),
+        **diagnose.likelihood(curve, spread["rss"]),
+        **diagnose.leave_one_out(curve),
+        **diagnose.chi_square(curve, fitted),
+        leverage=points.give_back(leverage),
+        studentized=points.give_back(t),
+        outliers=tuple(sorted(int(i) for i in points.order[outliers["where"]])),
+        identified=dict.fromkeys(law.params, curve.determined),
+        at_bound=(),
+        converged=line is None or line.converged,
+        warnings=_warnings(curve, ci, level, interval, t, outliers),
+        robust_weights=None if line is None or line.weights is None else points.give_back(line.weights),
+        robust=robust,
+        floor=points.floor,
+        ceil=points.ceil,
+        score_se=None if points.score_se is None else points.give_back(points.score_se),
+        excluded_points=points.excluded_points,
+        optimum=dict(params),
+        coef=tuple(float(b) for b in curve.coef),
+        center=curve.center,
+    )
+
+
+def _warnings(
+    curve: Curve, ci: str | None, level: float, interval: dict[str, Interval], t: Array, outliers: dict[str, Any]
+) -> tuple[str, ...]:
+    law, points = curve.law, curve.points
+    growth = law.exponent(interval)
+    said: list[str | None] = [notes.no_interval(law, len(points.budgets)), notes.small_sample(law, len(points))]
+    if curve.determined and ci is not None:
+        said.append(notes.flat(level, growth))
+        if curve.robust not in ("theil_sen", "lad"):  # these have no interval for a new score
+            far = 2 * float(points.n[-1])
+            a = law.basis(np.log(far), curve.center)
+            ends = (float(law.inverse(z, points.floor, points.ceil)) for z in curve.interval(a, level, new=True))
+            lo, hi = ends
+            said.append(notes.out_of_range(level, far, (lo, hi), points.floor, points.ceil))
+        if curve.robust is not None:
+            said.append(notes.robust_interval(curve.robust, len(points), level, all(map(math.isfinite, growth))))
+    if curve.determined:
+        said += notes.leverage(points, curve.solution.leverage)
+    said += notes.outliers(points, t, outliers["where"], outliers["limit"])
+    said += notes.non_monotone(points)
+    if curve.line is not None and not curve.line.converged:
+        said.append(f'not-converged: robust="{curve.robust}" did not settle; its last step is given')
+    return tuple(text for text in said if text is not None)
