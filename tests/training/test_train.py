@@ -1,4 +1,4 @@
-"""`train_compressor` on the packaged model: it learns, it resumes to the bit, and the model comes back as it was lent."""
+"""`train_compressor` on the packaged model: it learns, it resumes to the bit, and the model comes back as lent."""
 
 from __future__ import annotations
 
@@ -102,6 +102,7 @@ def test_resume_is_exact(lent: tuple[Any, Any], tmp_path: Any) -> None:
     assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".json", ".md", ".safetensors", ".safetensors"]
     loaded = tokscale.TokenCompressor.from_pretrained(folder)
     assert equal(state(whole), state(loaded))
+    assert loaded.trained == {"budgets": [1, 2, 4], "model_type": "llava", "hidden_size": 64, "steps": 20}
 
 
 def test_an_iterable_starts_again_and_resumes_where_it_was(lent: tuple[Any, Any]) -> None:
@@ -134,14 +135,15 @@ def test_distillation_needs_no_labels(lent: tuple[Any, Any]) -> None:
 def test_the_teacher_is_the_model_as_lent(lent: tuple[Any, Any]) -> None:
     """Where nothing is compressed the two logits are the same, and the distance is exactly 0."""
     model, processor = lent
-    from tokscale.training.loop import Settings, _losses
+    from tokscale.training.settings import Settings
+    from tokscale.training.step import losses_of
 
     settings = Settings(1, (144,), 0.25, 1e-3, 1, 0.1, 0.0, (0.9, 0.98), 1.0, 1.0, 1.0, 1.0, 0)
     with tokscale.patch(model, "random", num_tokens=144) as handle, torch.no_grad():
-        _, parts = _losses(model, handle, batch_of(processor, 0, 4), settings)
+        _, parts = losses_of(model, handle, batch_of(processor, 0, 4), settings)
         assert parts["distill_loss"] == 0.0
         handle.num_tokens = 9
-        _, parts = _losses(model, handle, batch_of(processor, 0, 4), settings)
+        _, parts = losses_of(model, handle, batch_of(processor, 0, 4), settings)
         assert parts["distill_loss"] is not None and parts["distill_loss"] > 0
 
 
@@ -155,6 +157,34 @@ def test_an_encoded_batch_trains_like_its_pixels(lent: tuple[Any, Any]) -> None:
     first = train_compressor(model, a, [inputs], steps=3, budgets=[2])
     second = train_compressor(model, b, [{**light, "mm_encoder_outputs": {"image": encoded}}], steps=3, budgets=[2])
     assert [entry["loss"] for entry in first.history] == [entry["loss"] for entry in second.history]
+
+
+def test_the_answer_is_not_heard_and_is_what_is_learnt(lent: tuple[Any, Any]) -> None:
+    """The compressor hears `cell r3 c5 ?` and no more; the loss is the mean cross-entropy of answer and end token."""
+    model, processor = lent
+    heard = []
+
+    class Listening(tokscale.CrossAttentionFuser):
+        def compress(self, vision_tokens: torch.Tensor, **context: Any) -> tokscale.Compressed:
+            heard.append(context["text_mask"].sum(-1))
+            return super().compress(vision_tokens, **context)
+
+    batch = batch_of(processor, 0, 4)
+    listening = Listening(num_tokens=4, dim=64, num_heads=4)
+    result = train_compressor(model, listening, [batch], steps=1, budgets=[4])
+    assert torch.cat(heard).eq(4).all()
+    untouched = Listening(num_tokens=4, dim=64, num_heads=4)
+    untouched.load_state_dict(listening.state_dict())
+    with tokscale.patch(model, untouched) as handle, torch.no_grad():
+        labels, logits = batch["labels"], model(**batch).logits
+        short = handle.last.shorten(labels, fill=-100)
+        shown = logits[:, :-1].log_softmax(-1)[short[:, 1:] != -100]
+        expected = -shown[torch.arange(8), short[short != -100]].mean().item()
+    again = train_compressor(model, untouched, [batch], steps=1, budgets=[4])
+    assert again.history[0]["loss"] == pytest.approx(expected, abs=1e-5)
+    assert result.history[0]["answer_loss"] == result.history[0]["loss"]
+    with pytest.raises(ArgumentError, match="labels hold no answer"):
+        train_compressor(model, fuser(), [{**batch, "labels": torch.full_like(labels, -100)}], steps=1, budgets=[4])
 
 
 @pytest.mark.parametrize(

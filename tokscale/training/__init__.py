@@ -1,7 +1,7 @@
 """Train a compressor inside a frozen vision-language model: `train_compressor` returns a `TrainResult`."""
 
 from .loop import train_compressor
-from .losses import answer_loss, distill_loss
+from .losses import distill_loss
 from .result import TrainResult
 
-__all__ = ["TrainResult", "answer_loss", "distill_loss", "train_compressor"]
+__all__ = ["TrainResult", "distill_loss", "train_compressor"]

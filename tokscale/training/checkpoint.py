@@ -69,7 +69,9 @@ def restore(
     differ = [key for key in sorted(arguments) if saved.get(key) != arguments[key]]
     if differ:
         told = ", ".join(f"{key}: {saved.get(key)!r} then, {arguments[key]!r} now" for key in differ)
-        raise ArgumentError(f"{folder} was trained with other arguments ({told}); pass the same ones, or another folder")
+        raise ArgumentError(
+            f"{folder} was trained with other arguments ({told}); pass the same ones, or another folder"
+        )
     compressor.load_state_dict(load_file(folder / WEIGHTS))
     moments = load_file(folder / MOMENTS)
     named = dict(compressor.named_parameters())

@@ -2,62 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .. import _checks
 from ..errors import ArgumentError, NonFiniteError
-from ..hf import patch
+from ..hf import PatchHandle, patch
 from . import checkpoint as storage
+from .batches import Batch, source_of
 from .distributed import average_gradients, rank_and_world
-from .losses import answer_loss, distill_loss, text_after_image
 from .result import TrainResult
 from .schedule import check_budgets, draw_budget, learning_rate, useful_budgets
+from .settings import Settings
 from .state import frozen, training_mode
-
-Batch = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The numbers of a run; a resumed one must have the same."""
-
-    steps: int
-    budgets: tuple[int, ...]
-    budget_exponent: float
-    lr: float
-    warmup: int
-    min_lr: float
-    weight_decay: float
-    betas: tuple[float, float]
-    grad_clip: float
-    answer_weight: float
-    distill_weight: float
-    temperature: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        _checks.positive_int(self.steps, "steps")
-        for name in ("answer_weight", "distill_weight"):
-            if getattr(self, name) < 0:
-                raise ArgumentError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if self.answer_weight == 0 and self.distill_weight == 0:
-            raise ArgumentError("answer_weight and distill_weight are both 0: there is nothing to learn; set one of them")
-        for name in ("lr", "grad_clip", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ArgumentError(f"{name} must be positive, got {getattr(self, name)}")
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the numbers in JSON types."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+from .step import autocast, image_sizes, losses_of
 
 
 def train_compressor(
@@ -88,7 +52,7 @@ def train_compressor(
     """Return the compressor, trained at random budgets inside the frozen model, and the record of its steps.
 
     `L = answer_weight L_answer + distill_weight L_distill`, with `z_k` the logits at budget k and `z` those of the
-    uncompressed model: `L_answer` is the cross-entropy of the labelled answers under `z_k`, `L_distill` the
+    uncompressed model: `L_answer` is the model's own loss (the cross-entropy of the labelled answers), `L_distill` the
     Kullback-Leibler distance from `z` to `z_k` (at the answers, or at all text after the image where there are no
     labels). The model is patched and frozen for the duration and given back as it was, after an exception too.
 
@@ -122,7 +86,9 @@ def train_compressor(
     chosen = check_budgets(budgets, compressor.num_tokens)
     parameters = {name: p for name, p in compressor.named_parameters() if p.requires_grad}
     if not parameters:
-        raise ArgumentError(f"{type(compressor).__name__} has no parameter that requires a gradient; nothing can be trained")
+        raise ArgumentError(
+            f"{type(compressor).__name__} has no parameter that requires a gradient; nothing can be trained"
+        )
     if resume and checkpoint is None:
         raise ArgumentError("resume=True needs checkpoint=, the folder to go on from")
     folder = None if checkpoint is None else Path(checkpoint)
@@ -130,11 +96,11 @@ def train_compressor(
     if folder is not None and not resume:
         storage.refuse_overwrite(folder)
 
-    draw = _source(batches, rank, world)
-    chosen = useful_budgets(chosen, _image_sizes(model, compressor, draw(0), question))
+    draw = source_of(batches, rank, world)
+    chosen = useful_budgets(chosen, image_sizes(model, compressor, draw(0), question))
     settings = Settings(
-        steps, tuple(chosen), budget_exponent, lr, warmup, min_lr, weight_decay, tuple(betas), grad_clip, answer_weight,
-        distill_weight, temperature, seed,
+        steps, tuple(chosen), budget_exponent, lr, warmup, min_lr, weight_decay, (betas[0], betas[1]), grad_clip,
+        answer_weight, distill_weight, temperature, seed,
     )  # fmt: skip
     flat = [p for p in parameters.values() if p.ndim < 2]
     deep = [p for p in parameters.values() if p.ndim >= 2]
@@ -145,16 +111,22 @@ def train_compressor(
         state = storage.restore(found, compressor, optimizer, settings.arguments())
         start, before, history = state["step"], state["seconds"], state["history"]
 
-    began = time.perf_counter()
-    with frozen(model, spare=compressor), patch(model, compressor, question=question) as handle, training_mode(compressor):
+    began, done = time.perf_counter(), start
+    earlier, compressor.trained = compressor.trained, None  # what it was trained at before does not bound this run
+    with (
+        frozen(model, spare=compressor),
+        patch(model, compressor, question=question) as handle,
+        training_mode(compressor),
+        _recorded(compressor, earlier, chosen, handle, lambda: done),
+    ):
         for step in range(start, steps):
             budget = draw_budget(chosen, step, seed=seed, exponent=budget_exponent)
             rate = learning_rate(step, steps=steps, lr=lr, warmup=warmup, min_lr=min_lr)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             handle.num_tokens = budget
-            with _autocast(model, dtype):
-                loss, parts = _losses(model, handle, draw(step), settings)
+            with autocast(model, dtype):
+                loss, parts = losses_of(model, handle, draw(step), settings)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             average_gradients(parameters.values(), world)
@@ -173,74 +145,42 @@ def train_compressor(
             done = step + 1
             if folder is not None and rank == 0 and (done % every == 0 or done == steps):
                 state = {"schema": 1, "step": done, "seconds": before + time.perf_counter() - began}
-                storage.save(folder, compressor, optimizer, {**state, "arguments": settings.arguments(), "history": history})
+                compressor.trained = _training_record(earlier, chosen, handle, done)
+                storage.save(
+                    folder, compressor, optimizer, {**state, "arguments": settings.arguments(), "history": history}
+                )
+                compressor.trained = None
+        optimizer.zero_grad(set_to_none=True)
     return TrainResult(compressor, steps, before + time.perf_counter() - began, history)
 
 
-def _source(batches: Iterable[Batch] | Callable[[int], Batch], rank: int, world: int) -> Callable[[int], Batch]:
-    """Return `step -> batch` for this rank. An iterable is read in order and started again when it ends."""
-    if callable(batches):
-        call = batches
-        return lambda step: call(step * world + rank)
-
-    def stream() -> Iterator[Batch]:
-        while True:
-            count = 0
-            for batch in batches:
-                count += 1
-                yield batch
-            if count == 0:
-                raise ArgumentError(
-                    "batches is empty (or an iterator that ended); pass a list, a data loader, or a callable step -> dict"
-                )
-
-    source, position, latest = stream(), -1, {}
-
-    def draw(step: int) -> Batch:
-        nonlocal position, latest
-        while position < step * world + rank:  # a resumed run skips what was used; asking for one step twice is free
-            latest, position = dict(next(source)), position + 1
-        return latest
-
-    return draw
+@contextlib.contextmanager
+def _recorded(
+    compressor: Any,
+    earlier: dict[str, Any] | None,
+    budgets: Sequence[int],
+    handle: PatchHandle,
+    done: Callable[[], int],
+) -> Iterator[None]:
+    """Write down on the compressor what it was trained at, after an exception too."""
+    try:
+        yield
+    finally:
+        compressor.trained = _training_record(earlier, budgets, handle, done()) if done() else earlier
 
 
-def _image_sizes(model: nn.Module, compressor: Any, batch: Batch, question: Any) -> list[int]:
-    """Return the number of vision tokens of each image of a batch."""
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    with frozen(model, spare=compressor), patch(model, compressor, num_tokens=1, question=question) as handle, torch.no_grad():
-        model(**inputs)
-        if handle.last is None or not handle.last.images:
-            raise ArgumentError("the first batch holds no image: a compressor learns from images only")
-        return [image.n for image in handle.last.images]
-
-
-def _losses(model: nn.Module, handle: Any, batch: Batch, settings: Settings) -> tuple[Tensor, dict[str, float | None]]:
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
-    labels = batch.get("labels")
-    if labels is None and settings.answer_weight > 0:
-        raise ArgumentError("a batch holds no labels; add them (-100 outside the answers), or pass answer_weight=0")
-    logits = model(**inputs).logits
-    last = handle.last
-    total: Tensor | float = 0.0
-    parts: dict[str, float | None] = {"answer_loss": None, "distill_loss": None}
-    if settings.answer_weight > 0 and labels is not None:
-        loss = answer_loss(logits, last.shorten(labels, fill=-100))
-        total, parts["answer_loss"] = total + settings.answer_weight * loss, loss.item()
-    if settings.distill_weight > 0:
-        with torch.no_grad(), handle.paused():
-            teacher = model(**inputs).logits
-        if labels is None:
-            where = text_after_image(last.is_image, inputs.get("attention_mask"))
-        else:  # the position before an answer token predicts it
-            where = torch.nn.functional.pad(labels[:, 1:] != -100, (0, 1))
-        short = last.shorten(where, fill=False)
-        loss = distill_loss(logits[short], teacher[where], temperature=settings.temperature)
-        total, parts["distill_loss"] = total + settings.distill_weight * loss, loss.item()
-    return total, parts  # type: ignore[return-value]
-
-
-def _autocast(model: nn.Module, dtype: torch.dtype | None) -> Any:
-    if dtype is None:
-        return nullcontext()
-    return torch.autocast(next(model.parameters()).device.type, dtype=dtype)
+def _training_record(
+    earlier: dict[str, Any] | None, budgets: Sequence[int], handle: PatchHandle, steps: int
+) -> dict[str, Any]:
+    """Return what `config.json` says of the training: budgets, the model it was trained in, steps."""
+    config = handle.model.config
+    record: dict[str, Any] = {
+        "budgets": sorted({*budgets, *(earlier or {}).get("budgets", ())}),
+        "model_type": config.model_type,
+        "hidden_size": config.get_text_config().hidden_size,
+        "steps": steps,
+    }
+    base = getattr(config, "_name_or_path", "")
+    if base and not Path(base).exists():  # a hub id; a folder of this machine says nothing to others
+        record["base"] = base
+    return record

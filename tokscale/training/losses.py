@@ -1,35 +1,10 @@
-"""The two losses of compressor training: the answer's cross-entropy, and the distance to the uncompressed model."""
+"""The distance to the uncompressed model. (The answer's cross-entropy is the model's own loss.)"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from ..errors import ArgumentError
-
-
-def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return `-1/|A| sum_{t in A} log softmax(z[t])[y_t]`, A the positions whose next label is not -100.
-
-    Args:
-        logits: of the (short) prompt.
-        labels: of the same columns, -100 outside the answers.
-
-    Shape:
-        logits (b, s, vocabulary), labels (b, s) -> ().
-
-    Raises:
-        ArgumentError: no label is left to learn.
-    """
-    target = labels[:, 1:]
-    chosen = target != -100
-    if not bool(chosen.any()):
-        raise ArgumentError(
-            "labels hold no answer: every entry after the first column is -100. Label the answer tokens, "
-            "or pass answer_weight=0 and distill_weight=1 to learn from the uncompressed model alone"
-        )
-    return F.cross_entropy(logits[:, :-1][chosen].float(), target[chosen])
 
 
 def distill_loss(student: Tensor, teacher: Tensor, *, temperature: float = 1.0) -> Tensor:

@@ -14,7 +14,8 @@ class TrainResult:
         compressor: the module that was trained (the caller's own object, in the mode it was given in).
         steps: steps done in all, those before a resume included.
         seconds: wall time of all of them.
-        history: a dict per step: step, budget, loss, answer_loss, distill_loss (None where not asked for), lr, grad_norm.
+        history: a dict per step: step, budget, loss, answer_loss and distill_loss (None where not asked for), lr,
+            grad_norm.
     """
 
     compressor: Any

@@ -1,4 +1,4 @@
-"""Which budget and which learning rate a step uses: pure functions of the seed and the step, so that a run can resume."""
+"""The budget and the learning rate of a step: pure functions of the seed and the step, so that a run can resume."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def useful_budgets(budgets: Sequence[int], sizes: Sequence[int]) -> list[int]:
     dropped = [budget for budget in budgets if budget >= largest]
     if not useful:
         raise ArgumentError(
-            f"the budgets {dropped} compress nothing: the images of the first batch have {largest} vision tokens at most; "
-            f"pass budgets < {largest}"
+            f"the budgets {dropped} compress nothing: the images of the first batch have {largest} vision tokens at "
+            f"most; pass budgets < {largest}"
         )
     if dropped:
         warnings.warn(
-            f"the budgets {dropped} compress nothing (the images of the first batch have {largest} vision tokens at most) "
-            "and are dropped",
+            f"the budgets {dropped} compress nothing (the images of the first batch have {largest} vision tokens at "
+            "most) and are dropped",
             TrainingWarning,
             stacklevel=3,
         )

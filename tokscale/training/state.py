@@ -16,7 +16,9 @@ def frozen(model: nn.Module, *, spare: nn.Module) -> Iterator[None]:
     """
     kept_modules, kept_parameters = set(spare.modules()), set(spare.parameters())
     modes = [(module, module.training) for module in model.modules() if module not in kept_modules]
-    grads = [(parameter, parameter.requires_grad) for parameter in model.parameters() if parameter not in kept_parameters]
+    grads = [
+        (parameter, parameter.requires_grad) for parameter in model.parameters() if parameter not in kept_parameters
+    ]
     try:
         for module, _ in modes:
             module.training = False

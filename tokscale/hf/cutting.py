@@ -1,0 +1,167 @@
+"""Encoding, and the features of a call cut into images: what the front door knows before the compressor is asked."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ..errors import TileWarning, UnsupportedInputError
+from . import families
+from .compress import Budgets
+from .features import field_of, flatten
+from .host import Host
+from .images import Image, cut, join_runs, presized, runs_of
+
+if TYPE_CHECKING:
+    from .handle import PatchHandle
+
+Grid = tuple[int, ...] | None
+
+
+@dataclass
+class Modality:
+    """The images (or videos) of one call: features, cut into images."""
+
+    name: str
+    mask: Tensor  # (B, S) bool, placeholders
+    output: Any
+    flat: Tensor  # (N, d)
+    entries: list[int]
+    images: list[Image]
+    grids: list[Grid]
+    widths: list[int]  # placeholders of each image: n, or k where the prompt was shortened before
+    presized: bool = False
+
+
+def encode(host: Host, modality: str, named: dict[str, Any]) -> Any:
+    """Return the encoder output of one modality, by the model's own method and the call's arguments."""
+    method = host.features[modality]
+    keywords = {name: named[name] for name in method.names if named.get(name) is not None}
+    for name in method.required:
+        if name not in keywords:
+            for part in (host.config, getattr(host.config, "vision_config", None)):
+                if getattr(part, name, None) is not None:
+                    keywords[name] = getattr(part, name)
+                    break
+    return method.call(**keywords, return_dict=True)
+
+
+def cut_modality(
+    handle: PatchHandle,
+    modality: str,
+    named: dict[str, Any],
+    output: Any,
+    mask: Tensor,
+    rows: list[int],
+    budgets: Budgets,
+    first: int,
+) -> Modality:
+    """Return the features of one modality cut into images, after checking that they match the placeholders.
+
+    Args:
+        handle: the patch.
+        modality, named, output: "image" or "video", the call's arguments, the encoder output.
+        mask, rows: the placeholders (B, S), and how many each row has.
+        budgets, first: what tells whether the prompt was shortened before, and the number of the first image.
+    """
+    host = handle._host
+    if modality == "video" and host.model_type in families.NO_VIDEO:
+        raise UnsupportedInputError(
+            f"{host.model_type}: no video can be shortened, {families.NO_VIDEO[host.model_type]}; remove the patch"
+        )
+    value = getattr(output, field_of(output))
+    flat, entries = flatten(value)
+    by_entry = _entries_are_images(host, modality, value)
+    tiles = handle._unit == "tile"
+    if len(flat) != sum(rows):
+        found = presized(
+            entries, rows, runs_of(mask), by_entry, lambda i, n: budgets.length(n, budgets.of(first + i, n, None))
+        )
+        if found is None:
+            raise UnsupportedInputError(
+                f"input_ids hold {sum(rows)} {modality} placeholders, the model made {len(flat)} {modality} features. "
+                "Were placeholders truncated, or generated in an earlier turn?"
+            )
+        if host.rope is not None and named.get("position_ids") is None:
+            raise UnsupportedInputError(
+                f"the prompt already holds k placeholders per {modality}: {host.model_type} then needs position_ids"
+            )
+        images = [image for image, _ in found]
+        shapes = grids(host, modality, named, images)
+        return Modality(modality, mask, output, flat, entries, images, shapes, [k for _, k in found], True)
+    groups = None
+    if not by_entry and not (tiles and host.model_type in families.TILE_ENTRIES):
+        runs = runs_of(mask)
+        groups = [[run] for run in runs]
+        if handle._join is not None and not tiles:
+            groups = join_runs(runs, named["input_ids"].tolist(), handle._join)
+        elif not tiles and families.has_markers(host.model_type) and len({run.row for run in runs}) < len(runs):
+            _warn_once(handle)
+    frames = _frames(named, entries) if handle._unit == "frame" and modality == "video" else ()
+    images = cut(entries, rows, groups, frames)
+    shapes = grids(host, modality, named, images, bool(frames))
+    return Modality(modality, mask, output, flat, entries, images, shapes, [image.n for image in images])
+
+
+def _entries_are_images(host: Host, modality: str, value: Any) -> bool:
+    if isinstance(value, Tensor) and value.ndim == 2:
+        return False
+    if modality == "video":
+        return host.model_type not in families.VIDEO_AT_RUNS
+    return host.model_type not in families.CUT_AT_RUNS
+
+
+def _warn_once(handle: PatchHandle) -> None:
+    if not handle._warned:
+        handle._warned = True
+        warnings.warn(
+            f"{handle._host.model_type} writes marker tokens between the tiles of one image: without processor= each "
+            'run of placeholders counts as an image. Pass processor=, or unit="tile" if that is what you want',
+            TileWarning,
+            stacklevel=2,
+        )
+
+
+def _frames(named: dict[str, Any], entries: list[int]) -> list[int]:
+    grid = named.get("video_grid_thw")
+    if grid is None:
+        raise UnsupportedInputError('unit="frame" needs video_grid_thw, which this call does not pass')
+    return [int(t) for t in grid[:, 0].tolist()]
+
+
+def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image], frames: bool = False) -> list[Grid]:
+    """Return the token grid of each image, (h, w) or (t, h, w), or None where its tokens are no rectangle."""
+    if host.model_type in families.NO_GRID:
+        return [None] * len(images)
+    table = named.get(f"{modality}_grid_thw")
+    vision = getattr(host.config, "vision_config", None)
+    if isinstance(table, Tensor):
+        merge = getattr(vision, "spatial_merge_size", None) or getattr(vision, "merge_size", None) or 1
+        sizes: list[Any] = [(t, h // merge, w // merge) for t, h, w in table.tolist()]
+        if frames:
+            sizes = [(1, h, w) for t, h, w in sizes for _ in range(t)]
+        if modality == "image":
+            sizes = [(h, w) if t == 1 else (t, h, w) for t, h, w in sizes]
+        return _fitting(sizes, images)
+    table = named.get("image_sizes")
+    patch = getattr(vision, "patch_size", None)
+    if table is not None and isinstance(patch, int):
+        merge = getattr(host.config, "spatial_merge_size", 1)
+        sizes = [(int(h) // patch // merge, int(w) // patch // merge) for h, w in Tensor(table).tolist()]
+        return _fitting(sizes, images)
+    table = named.get("spatial_shapes")
+    if table is not None:
+        factor = getattr(host.config, "downsample_factor", 1)
+        return _fitting([(h // factor, w // factor) for h, w in table.tolist()], images)
+    sides = [math.isqrt(image.n) if image.tile and modality == "image" else 0 for image in images]
+    return [(side, side) if side and side * side == image.n else None for side, image in zip(sides, images)]
+
+
+def _fitting(sizes: list[Any], images: list[Image]) -> list[Grid]:
+    if len(sizes) != len(images):
+        return [None] * len(images)
+    return [size if math.prod(size) == image.n else None for size, image in zip(sizes, images)]

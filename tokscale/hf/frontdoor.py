@@ -1,0 +1,240 @@
+"""The front door: `forward` and `generate` of a patched model, step by step.
+
+Encode the images with the model's own method, compress them, shorten the prompt, and call the original; inside that
+call the feature method answers with the compressed features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UnsupportedInputError
+from . import caches, positions, prompt
+from .compress import Budgets, Clock, compress_images
+from .context import Context
+from .cutting import Modality, cut_modality
+from .features import Piece, clone, compressed, field_of, repeated
+from .host import PIXELS, modalities
+from .last import ImageRecord, LastCall
+from .seam import Call, Seam, active, running
+
+if TYPE_CHECKING:
+    from .handle import PatchHandle
+
+
+@torch.compiler.disable
+def enter(seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Answer `forward` or `generate` of a patched model."""
+    handle = seam.state
+    if active(handle) is not None:
+        return seam.original(*args, **kwargs)
+    if seam.name == "generate":
+        with torch.no_grad():  # the original's own decorator would come too late for the encoding
+            return _run(handle, seam, args, kwargs)
+    return _run(handle, seam, args, kwargs)
+
+
+def answer(seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Answer a method that the model calls on itself while a call is in progress."""
+    call = active(seam.state)
+    if call is None:
+        return seam.original(*args, **kwargs)
+    if seam.name == "get_rope_index":
+        return positions.answer_rope_index(seam, call, args, kwargs)
+    if seam.name == "inputs_merger":
+        return _merge(seam, call, args, kwargs)
+    if seam.name == "forward":  # a projection that a model's own generate calls in place of get_image_features
+        output = call.outputs.get("image")
+        return getattr(output, field_of(output)) if call.changed else seam.original(*args, **kwargs)
+    modality = seam.name.removeprefix("get_").removesuffix("_features")
+    if (output := call.outputs.get(modality)) is None:
+        return seam.original(*args, **kwargs)
+    output = clone(output)  # models write into it
+    times = _expanded(seam, call, modality, args, kwargs)
+    return repeated(output, call.totals[modality], times) if times > 1 else output
+
+
+def _expanded(seam: Seam, call: Call, modality: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    """Return how many times the caller's pixels are repeated: older versions of `generate` do it for beams."""
+    given = args[0] if args else next((kwargs[p] for p in PIXELS[modality] if kwargs.get(p) is not None), None)
+    before = call.pixels.get(modality)
+    return len(given) // before if isinstance(given, Tensor) and before else 1
+
+
+def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    host, generating = handle._host, seam.name == "generate"
+    named = _bind(host.generate_names if generating else host.forward_names, args, kwargs)
+    if named is None:
+        return seam.original(*args, **kwargs)
+    if isinstance(named.get("mm_encoder_outputs"), (Tensor, list, tuple)):
+        raise UnsupportedInputError(
+            'mm_encoder_outputs must be a dict such as {"image": output}, with the whole output'
+        )
+    present = modalities(named)
+    if not isinstance(ids := named.get("input_ids"), Tensor):
+        if present:
+            raise UnsupportedInputError("placeholders are found in input_ids; pass input_ids")
+        return seam.original(*args, **kwargs)
+    cached = caches.length(named)
+    if not present:
+        caches.refuse_stale(handle, named, ids, cached)
+        return seam.original(*args, **kwargs)
+    masks = {m: ids == host.tokens[m] for m in present if m in host.tokens and m in host.features}
+    counts = {m: mask.sum(1).tolist() for m, mask in masks.items()}
+    masks = {m: mask for m, mask in masks.items() if any(counts[m])}
+    if not masks:
+        return seam.original(*args, **kwargs)
+    if named.get("inputs_embeds") is not None:
+        raise UnsupportedInputError("placeholders are found in input_ids; pass input_ids")
+    if cached:
+        raise caches.kept(cached)
+    encoded = handle._encode(named, list(masks))
+    plan = _plan(handle, named, masks, counts, encoded, generating)
+    handle.last = plan.last
+    taken, call = _arguments(handle, seam, named, plan, encoded, generating)
+    if taken is None:  # nothing leaves: the caller's own arguments
+        with running(call):
+            return seam.original(*args, **kwargs)
+    with running(call):
+        result = seam.original(**taken)
+    if plan.short is not None:
+        caches.remember(handle, named, result, plan.short.keep.shape[1], plan.short.index.shape[1])
+    if generating and plan.short is not None and not host.encoder_decoder:
+        result = prompt.restore(result, ids, plan.short.index.shape[1])
+    return result
+
+
+def _bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """Return all arguments by name, or None for a call that the original will refuse."""
+    named = dict(kwargs)
+    if len(args) > len(names):
+        return None
+    for name, value in zip(names, args):
+        if name in named:
+            return None
+        named[name] = value
+    if named.get("inputs") is not None:  # generate's name for its first argument
+        if named.get("input_ids") is not None:
+            return None
+        named["input_ids"] = named.pop("inputs")
+    return named
+
+
+@dataclass
+class _Plan:
+    """What one call does: the encoder outputs to hand out, the short prompt (None: the long one), the record."""
+
+    outputs: dict[str, Any]
+    totals: dict[str, list[int]]  # vision tokens left per row
+    short: prompt.Short | None
+    real: Tensor | None
+    last: LastCall
+
+
+def _plan(
+    handle: PatchHandle,
+    named: dict[str, Any],
+    masks: dict[str, Tensor],
+    counts: dict[str, list[int]],
+    encoded: dict[str, Any],
+    generating: bool,
+) -> _Plan:
+    """Cut, compress and refill every modality, and say which columns stay."""
+    ids, budgets = named["input_ids"], Budgets(handle.compressor, handle._budget, handle._ratio)
+    parts: list[Modality] = []
+    for name, mask in masks.items():
+        first = sum(len(part.images) for part in parts)
+        parts.append(cut_modality(handle, name, named, encoded[name], mask, counts[name], budgets, first))
+    budgets.expect(sum(len(part.images) for part in parts))
+    context, clock = None, Clock(ids.device)
+    outputs, records, left, keep, count = {}, [], {}, None, 0
+    dropped = [0] * len(ids)
+    for part in parts:
+        wanted = [budgets.of(count + i, im.n, grid) for i, (im, grid) in enumerate(zip(part.images, part.grids))]
+        lengths = [budgets.length(image.n, budget) for image, budget in zip(part.images, wanted)]
+        count += len(part.images)
+        pieces = [Piece(image.start, image.end) for image in part.images]
+        outputs[part.name], left[part.name] = part.output, counts[part.name]
+        if any(k < image.n for k, image in zip(lengths, part.images)):
+            context = context or Context(handle, named, parts, encoded)  # not built where all is kept
+            compress_images(budgets, part, pieces, wanted, lengths, context, clock)
+            totals = [0] * len(ids)
+            for image, k in zip(part.images, lengths):
+                totals[image.row] += k
+                dropped[image.row] += image.n - k
+            selects = not getattr(handle.compressor, "mixture", False)
+            outputs[part.name] = compressed(part.output, part.entries, pieces, totals, selects=selects)
+            left[part.name] = totals
+            if not part.presized:
+                stays = prompt.keep_mask(part.mask, torch.cat([piece.kept(ids.device) for piece in pieces]))
+                keep = stays if keep is None else keep & stays
+        for image, grid, k, piece in zip(part.images, part.grids, lengths, pieces):
+            mix = None if piece.assignment is None else piece.assignment.detach()  # the record holds no graph
+            records.append(ImageRecord(image.row, part.name, None, image.n, k, piece.positions, grid, mix))
+    short = real = None
+    if keep is not None:
+        pad, eos = handle._pad_and_eos(named)
+        real = prompt.real_columns(ids, named.get("attention_mask"), generating=generating, pad=pad, eos=eos)
+        pad_left = generating or (real is not None and not bool(real[:, 0].all()))
+        short = prompt.shorten_columns(keep, dropped, real=real, pad_left=pad_left)
+    is_image = parts[0].mask if len(parts) == 1 else torch.stack([part.mask for part in parts]).any(0)
+    return _Plan(outputs, left, short, real, LastCall(records, is_image, short, clock))
+
+
+def _arguments(
+    handle: PatchHandle, seam: Seam, named: dict[str, Any], plan: _Plan, encoded: Any, generating: bool
+) -> tuple[dict[str, Any] | None, Call]:
+    """Return the arguments for the original (None: the caller's own) and the call for the seams."""
+    host = handle._host
+    call = Call(handle, plan.outputs, totals=plan.totals)
+    call.changed = any(output is not encoded[modality] for modality, output in plan.outputs.items())
+    for modality in plan.outputs:
+        pixels = next((named[p] for p in PIXELS[modality] if named.get(p) is not None), None)
+        if isinstance(pixels, Tensor):
+            call.pixels[modality] = len(pixels)
+    given = named.get("mm_encoder_outputs")
+    if plan.short is None and given is None:
+        return None, call
+    taken = dict(named)
+    if plan.short is not None:
+        pad = handle._pad_and_eos(named)[0] or 0
+        taken, originals = prompt.shorten_arguments(named, plan.short, pad=pad, skip=host.skip, real=plan.real)
+        call.index, call.lost, call.originals = plan.short.index, plan.short.lost, originals
+        if handle._positions == "original" and host.rope is None and named.get("position_ids") is None:
+            taken["position_ids"] = positions.counted(plan.short, plan.real)
+        if generating and not host.encoder_decoder:
+            prompt.shorten_lengths(taken, getattr(host.model, "generation_config", None), plan.short.removed)
+    if given is not None:
+        taken.pop("mm_encoder_outputs")
+        missing = [m for m in plan.outputs if not any(named.get(p) is not None for p in PIXELS[m])]
+        if missing and "mm_encoder_outputs" not in host.forward_names:
+            raise UnsupportedInputError(
+                f"{host.model_type} takes no mm_encoder_outputs in this version of transformers; pass the pixels too"
+            )
+        if missing and len(missing) == len(plan.outputs):
+            taken["mm_encoder_outputs"] = {m: clone(out) for m, out in plan.outputs.items()}
+        elif missing:
+            raise UnsupportedInputError(
+                f"mm_encoder_outputs hold only part of this call; pass {' and '.join(plan.outputs)} encoded, or neither"
+            )
+    return taken, call
+
+
+def _merge(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Scatter image features into the embeddings; some originals insist on blocks of one size."""
+    bound = seam.__signature__.bind(*args, **kwargs).arguments
+    ids, embeds, states = bound.get("input_ids"), bound.get("inputs_embeds"), bound.get("image_hidden_states")
+    if not call.changed or ids is None or embeds is None or states is None:
+        return seam.original(*args, **kwargs)
+    mask = (ids == call.handle._host.tokens["image"]).unsqueeze(-1).to(embeds.device)
+    flat = states.reshape(-1, states.shape[-1]).to(embeds.device, embeds.dtype)
+    if int(mask.sum()) != len(flat):
+        raise UnsupportedInputError(
+            f"input_ids hold {int(mask.sum())} image placeholders, the model made {len(flat)} image features. Were "
+            "placeholders truncated, or generated in an earlier turn?"
+        )
+    return embeds.masked_scatter(mask, flat)
