@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         list_compressors,
         register_compressor,
     )
-    from .hf import PatchHandle, patch
+    from .hf.patch import PatchHandle, patch
     from .scaling import ScalingFit, fit_power_law
     from .sweep import SweepResult, sweep
 

@@ -55,4 +55,6 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 def unknown_keyword(owner: str, key: str, known: Iterable[str]) -> KeywordError:
     """Return the error for a keyword that `owner` does not take."""
     known = list(known)
-    return KeywordError(f"{owner} has no keyword {key!r}; it takes {', '.join(known)}.{suggestion(key, known)}".rstrip("."))
+    return KeywordError(
+        f"{owner} has no keyword {key!r}; it takes {', '.join(known)}.{suggestion(key, known)}".rstrip(".")
+    )

@@ -1,0 +1,80 @@
+"""`tokscale list`: the registered compressors."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from . import _options, _print
+
+
+def list_(
+    trainable: Annotated[bool | None, typer.Option(help="Only those that have weights, or have none.")] = None,
+    question_aware: Annotated[bool | None, typer.Option(help="Only those that hear the question, or do not.")] = None,
+    needs: Annotated[str | None, typer.Option(help="Only those that run with no more than this: grid,text.")] = None,
+    as_json: _options.AsJson = False,
+) -> None:
+    """List the compressors: what they need, and what they are."""
+    from ..compressors import list_compressors
+
+    given = None if needs is None else {need.strip() for need in needs.split(",") if need.strip()}
+    entries = [
+        _entry(name) for name in list_compressors(trainable=trainable, question_aware=question_aware, needs=given)
+    ]
+    if as_json:
+        _print.document(entries)
+        return
+    head = ("name", "needs", "uses", "trainable", "question", "mixture", "what it does")
+    rows = [
+        (
+            entry["name"],
+            ", ".join(entry["needs"]),
+            ", ".join(entry["uses"]),
+            entry["trainable"],
+            entry["question_aware"],
+            entry["mixture"],
+            entry["summary"],
+        )
+        for entry in entries
+    ]
+    _print.table(head, rows)
+
+
+def _entry(name: str) -> dict[str, Any]:
+    from ..compressors.registry import _trait, compressor_class, keywords_of
+
+    cls = compressor_class(name)
+    sections = _sections(inspect.getdoc(cls) or "")
+    traits = {trait: _trait(cls, trait) for trait in ("needs", "uses", "trainable", "question_aware", "mixture")}
+    return {
+        "name": name,
+        "class": cls.__name__,
+        "module": cls.__module__,
+        "needs": sorted(traits["needs"]),
+        "uses": sorted(traits["uses"]),
+        "trainable": bool(traits["trainable"]),
+        "question_aware": bool(traits["question_aware"]),
+        "mixture": bool(traits["mixture"]),
+        "keywords": [str(keyword) for keyword in keywords_of(cls) if keyword is not None],
+        "summary": sections[""],
+        "cost": sections.get("Cost"),
+        "source": sections.get("Source"),
+    }
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Return the first line of a docstring under "", and its one-paragraph sections such as `Cost: ...` by name."""
+    lines = text.splitlines() or [""]
+    found = {"": lines[0].strip()}
+    name = None
+    for line in lines[1:]:
+        head, colon, rest = line.partition(":")
+        if colon and not line.startswith(" ") and head in ("Cost", "Source"):
+            name, found[head] = head, rest.strip()
+        elif name and line.startswith(" ") and line.strip():
+            found[name] = f"{found[name]} {line.strip()}".strip()
+        else:
+            name = None
+    return found
