@@ -24,7 +24,7 @@ from PIL import Image
 
 import tokscale
 from tokscale import demo
-from tokscale.demo.evaluation import wilson
+from tokscale.scaling import wilson_interval
 
 KINDS = ("cell", "most", "row", "count")
 BUDGETS = (1, 2, 4, 6, 9, 16, 36, 72)
@@ -64,7 +64,7 @@ def blind(model: Any, processor: Any, questions: int) -> dict[str, int]:
 
 
 def shown(right: float, n: int) -> str:
-    low, high = wilson(round(right), n)
+    low, high = wilson_interval(round(right) / n, n)
     return f"{right / n:.3f} ({low:.3f}, {high:.3f})"
 
 
@@ -97,9 +97,9 @@ def main() -> None:
     lines = [
         "# The demo model, measured",
         "",
-        f"Accuracy on {n} held-out questions per kind (test scans, seed 7), with the 95 % Wilson interval. Pictures are",
-        "made of only 360 test scans, so the intervals understate the uncertainty about new scans. The model knows `cell`",
-        "(one digit of 36, named by row and column) and partly `most` (the most frequent digit); it cannot count.",
+        f"Accuracy on {n} held-out questions per kind (test scans, seed 7), with the 95 % Wilson interval. Pictures",
+        "are made of only 360 test scans, so the intervals understate the uncertainty about new scans. The model knows",
+        "`cell` (one digit of 36, named by row and column), partly `most` (the most frequent digit), and cannot count.",
         "",
         f"torch {torch.__version__}, transformers {transformers.__version__}, CPU ({platform.machine()}), float32, one",
         "thread.",

@@ -13,9 +13,9 @@ import pytest
 
 import tokscale
 from tokscale import plotting
-from tokscale.sweep.table import SweepResult
 from tokscale.errors import ArgumentError, InputError, MissingDependencyError, ShapeError, UnsupportedInputError
 from tokscale.plotting.kept import DIM, darkened, seen_box
+from tokscale.sweep.table import SweepResult
 
 BUDGETS = [1, 2, 4, 9, 16, 36, 72]
 SCORES = [0.09, 0.10, 0.17, 0.31, 0.46, 0.60, 0.75]

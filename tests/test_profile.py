@@ -10,9 +10,9 @@ import torch
 
 import tokscale
 from tokscale import cost, profile
-from tokscale.profile.measure import Stopwatch
 from tokscale.demo.model import make_model
 from tokscale.errors import ArgumentError, BudgetError, PatchError, UnknownCompressorError, UnsupportedModelError
+from tokscale.profile.measure import Stopwatch
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,9 @@ NAMES = [
     "CrossAttentionFuser", "DtypeError", "FitError", "InputError", "KeywordError", "MissingContextError",
     "MissingDependencyError", "NonFiniteError", "PatchError", "PatchHandle", "RegistryError", "ScalingFit",
     "ShapeError", "SweepResult", "TokenCompressor", "TokscaleError", "TopKSelector", "UnknownCompressorError",
-    "UnsupportedInputError", "UnsupportedModelError", "cost", "create_compressor", "errors", "fit_power_law", "list_compressors", "ops", "patch",
-    "plotting", "profile", "register_compressor", "scaling", "sweep", "training",
+    "UnsupportedInputError", "UnsupportedModelError", "cost", "create_compressor", "errors", "fit_power_law",
+    "list_compressors", "ops", "patch", "plotting", "profile", "register_compressor", "scaling", "sweep",
+    "training",
 ]  # fmt: skip
 
 

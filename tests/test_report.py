@@ -9,9 +9,9 @@ from html.parser import HTMLParser
 import pytest
 
 from tokscale import report
+from tokscale.errors import InputError
 from tokscale.report.answer import answers
 from tokscale.sweep.table import SweepResult
-from tokscale.errors import InputError
 
 BUDGETS = (1, 4, 16, 64)
 

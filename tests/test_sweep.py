@@ -15,9 +15,6 @@ import torch
 
 import tokscale
 from tokscale import cost
-from tokscale.sweep.plan import plan
-from tokscale.sweep.store import Store
-from tokscale.sweep.table import COLUMNS, HEADER, SweepResult
 from tokscale.demo.model import make_model
 from tokscale.errors import (
     ArgumentError,
@@ -27,6 +24,9 @@ from tokscale.errors import (
     UnknownCompressorError,
     UnsupportedModelError,
 )
+from tokscale.sweep.plan import plan
+from tokscale.sweep.store import Store
+from tokscale.sweep.table import COLUMNS, HEADER, SweepResult
 
 PROMPT = [1] + [4] * 144 + [5, 8]
 

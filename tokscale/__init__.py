@@ -1,4 +1,4 @@
-"""tokscale: run any Hugging Face vision-language model at a chosen vision-token budget, and know which budget to choose.
+"""Run any Hugging Face vision-language model at a chosen vision-token budget, and know which budget to choose.
 
 Importing this package patches nothing and imports neither torch, transformers nor triton: every public name is loaded
 on first use.
@@ -127,7 +127,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps `tokscale.sweep` the function: importing a submodule binds it on its package, which would shadow the name."""
+    """Keeps `tokscale.sweep` the function: importing a submodule binds it on its package and would shadow the name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and _HOME.get(name) == name:

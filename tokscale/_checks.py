@@ -31,7 +31,7 @@ def require(module: str, *, extra: str, what: str) -> ModuleType:
 
 
 def positive_int(value: Any, name: str = "num_tokens") -> int:
-    """Return `value` as an int, or raise `BudgetError` for anything but an integer >= 1 (bool and float are refused)."""
+    """Return `value` as an int, or raise `BudgetError` for anything but an integer >= 1; bool and float are refused."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise BudgetError(f"{name} must be an integer >= 1, got {value!r}")
     return int(value)

@@ -9,8 +9,8 @@ import textwrap
 import pytest
 
 from tokscale import demo
-from tokscale.sweep.table import HEADER, SweepResult
 from tokscale.cli import _demo_pictures, _demo_run
+from tokscale.sweep.table import HEADER, SweepResult
 
 SMALL = ("--compressor", "uniform", "--budgets", "4,1", "--samples", "8")
 

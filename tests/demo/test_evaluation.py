@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from tokscale import demo
-from tokscale.demo.evaluation import wilson
 from tokscale.demo.train import with_images
 from tokscale.errors import ArgumentError
+from tokscale.scaling import wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def test_cell_is_answered(packaged, cells):
     assert result.accuracy >= 0.93
     assert result.correct == sum(s.answer == p for s, p in zip(cells, result.predictions))
     assert result.n == 512 and result.accuracy == result.correct / 512
-    assert result.interval == wilson(result.correct, 512)
+    assert result.interval == wilson_interval(result.correct / 512, 512)
 
 
 def test_without_its_picture_it_guesses(packaged, cells):
@@ -77,7 +77,7 @@ def test_it_ends_its_answer(packaged):
 )
 def test_wilson(correct, n, low, high):
     """Both ends solve `(p - x)^2 = z^2 x (1 - x) / n`."""
-    ends = wilson(correct, n)
+    ends = wilson_interval(correct / n, n)
     assert ends == pytest.approx((low, high), abs=5e-5)
     for end in ends:
         assert (correct / n - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / n, abs=1e-12)

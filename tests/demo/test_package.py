@@ -10,8 +10,8 @@ import pytest
 from safetensors import safe_open
 
 from tokscale import demo
-from tokscale.demo.evaluation import wilson
 from tokscale.demo.model import FOLDER
+from tokscale.scaling import wilson_interval
 
 
 def test_files():
@@ -42,7 +42,7 @@ def test_recorded_accuracies():
     for kind in ("cell", "row", "count", "most"):
         score = measured[kind]
         assert score["n"] >= 2048 and score["accuracy"] == pytest.approx(score["correct"] / score["n"], abs=1e-4)
-        assert score["wilson95"] == pytest.approx(wilson(score["correct"], score["n"]), abs=1e-4)
+        assert score["wilson95"] == pytest.approx(wilson_interval(score["correct"] / score["n"], score["n"]), abs=1e-4)
     assert measured["cell"]["accuracy"] >= 0.95
     assert max(measured["cell_black_picture"]["accuracy"], measured["cell_foreign_picture"]["accuracy"]) < 0.25
 

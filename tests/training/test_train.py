@@ -66,6 +66,8 @@ def test_loss_falls_and_the_model_is_given_back(lent: tuple[Any, Any]) -> None:
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
     assert {entry["budget"] for entry in result.history} == {1, 4}
     assert "30 steps" in result.summary() and "num_tokens" in result.summary()
+    ax = result.plot()
+    assert len(ax.lines) == 3 and ax.get_ylabel() == "loss"  # a cloud per budget, and the running mean
 
 
 def test_resume_is_exact(lent: tuple[Any, Any], tmp_path: Any) -> None:

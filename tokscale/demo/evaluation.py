@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import ArgumentError
+from ..scaling import wilson_interval
 from .data import Sample
 
 if TYPE_CHECKING:
     from transformers import BatchFeature
 
-__all__ = ["Evaluation", "collate", "evaluate", "wilson"]
+__all__ = ["Evaluation", "collate", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -36,21 +36,6 @@ class Evaluation:
     interval: tuple[float, float]
     predictions: list[str] = field(repr=False)
     per_kind: dict[str, Evaluation] = field(default_factory=dict, repr=False)
-
-
-def wilson(correct: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Return the Wilson interval of a proportion, `(p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)`.
-
-    Example:
-        >>> [round(end, 4) for end in wilson(8, 10)]
-        [0.4902, 0.9433]
-
-    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
-    """
-    p, shrink = correct / n, 1 + z * z / n
-    centre = (p + z * z / (2 * n)) / shrink
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / shrink
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def collate(samples: Sequence[Sample], processor: Any, *, answers: bool = False) -> BatchFeature:
@@ -109,4 +94,4 @@ def evaluate(model: Any, processor: Any, samples: Sequence[Sample], *, batch_siz
 
 def _score(answered: list[tuple[Sample, str]]) -> Evaluation:
     correct, n = sum(sample.answer == given for sample, given in answered), len(answered)
-    return Evaluation(correct / n, correct, n, wilson(correct, n), [given for _, given in answered])
+    return Evaluation(correct / n, correct, n, wilson_interval(correct / n, n), [given for _, given in answered])

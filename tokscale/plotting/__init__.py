@@ -9,5 +9,6 @@ from .fit import plot_fit
 from .kept import plot_heat, plot_kept
 from .ladder import plot_ladder
 from .sweep import plot_sweep
+from .training import plot_training
 
-__all__ = ["plot_fit", "plot_heat", "plot_kept", "plot_ladder", "plot_sweep"]
+__all__ = ["plot_fit", "plot_heat", "plot_kept", "plot_ladder", "plot_sweep", "plot_training"]

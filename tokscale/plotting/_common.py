@@ -75,19 +75,6 @@ def legend_below(ax: Any) -> None:
     )
 
 
-def wilson(share: float, n: float, z: float = Z95) -> tuple[float, float]:
-    """Return the Wilson interval of a share of n items.
-
-    Example:
-        >>> [round(end, 4) for end in wilson(0.8, 10)]
-        [0.4902, 0.9433]
-    """
-    shrink = 1 + z * z / n
-    centre = (share + z * z / (2 * n)) / shrink
-    half = z * math.sqrt(max(share * (1 - share), 0.0) / n + z * z / (4 * n * n)) / shrink
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def number(value: float, digits: int = 3) -> str:
     """Return a number for a reader: significant digits, no trailing zeros, no exponent where it is avoidable."""
     if not math.isfinite(value):

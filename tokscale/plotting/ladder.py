@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ._common import COLORS, GREY, MARKERS, budget_axis, legend_below, new_figure, tidy, wilson
+from ..scaling import wilson_interval
+from ._common import COLORS, GREY, MARKERS, budget_axis, legend_below, new_figure, tidy
 
 
 def plot_ladder(
@@ -79,7 +80,7 @@ def _rung(seeds: Mapping[str, Any]) -> tuple[list[int], Any, Any, Any, Any]:
     table = np.array([[points[str(k)]["accuracy"] for k in x] for points in seeds.values()])
     items = [next(iter(seeds.values()))[str(k)]["n"] for k in x]
     mean = table.mean(axis=0)
-    bars = np.array([wilson(float(m), n) for m, n in zip(mean, items)]).T
+    bars = np.array([wilson_interval(float(m), n) for m, n in zip(mean, items)]).T
     return x, table.min(axis=0), mean, table.max(axis=0), bars
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError
+from ..scaling import wilson_interval
 from ..sweep.table import BASELINES, Row, SweepResult, tokens_of
-from ._common import COLORS, GREY, MARKERS, Z95, axes_or_new, budget_axis, legend_below, tidy, wilson
+from ._common import COLORS, GREY, MARKERS, Z95, axes_or_new, budget_axis, legend_below, tidy
 
 if TYPE_CHECKING:
     from ..scaling import ScalingFit
@@ -89,7 +90,7 @@ def plot_sweep(
 def interval_of(row: Row) -> tuple[float, float] | None:
     """Return the 95 % interval of a row's score: Wilson's, else by its standard error, else None."""
     if row["n_items"]:
-        return wilson(row["score"], row["n_items"])
+        return wilson_interval(row["score"], row["n_items"])
     if row["stderr"] is not None:
         return row["score"] - Z95 * row["stderr"], row["score"] + Z95 * row["stderr"]
     return None

@@ -18,7 +18,8 @@ class Answer:
 
     `goal` is the score to reach: `share` of the unpatched model's, or of the best measured where it was not run.
     `observed` is the row of the smallest measured budget that reaches it. `budget` is what the law says; `why_not`
-    stands where there is no law. `saved` is the share of prefill operations and cache bytes that the observed budget saves.
+    stands where there is no law. `saved` is the share of prefill operations and cache bytes that the observed budget
+    saves.
     """
 
     compressor: str

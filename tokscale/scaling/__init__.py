@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .binomial import wilson_interval
 from .budget import Budget, OptimalBudget
 from .compare import Skill
 from .fit import fit_power_law
@@ -20,4 +21,5 @@ __all__ = [
     "Skill",
     "fit_many",
     "fit_power_law",
+    "wilson_interval",
 ]
