@@ -54,7 +54,7 @@ def test_it_works_where_torch_is_absent_and_loads_no_heavy_module() -> None:
 def test_the_public_names() -> None:
     assert tokscale.fit_power_law is scaling.fit_power_law and tokscale.ScalingFit is scaling.ScalingFit
     classes = {"Budget", "LAWS", "Law", "ManyFit", "OptimalBudget", "RangeAlpha", "ScalingFit", "Skill"}
-    assert set(scaling.__all__) == {*classes, "fit_many", "fit_power_law"}
+    assert set(scaling.__all__) == {*classes, "fit_many", "fit_power_law", "wilson_interval"}
     assert all(getattr(scaling, name).__doc__ for name in scaling.__all__ if name != "LAWS")
 
 
