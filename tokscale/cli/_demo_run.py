@@ -187,7 +187,7 @@ def draw_pictures(
 
 
 def _ladder(model: Any, out: Path, train: bool) -> tuple[Any, str]:
-    from ..demo.train import read_recipe
+    from ..demo.recipe import read_recipe
 
     if train:
         from ..demo.ladder import ladder

@@ -24,6 +24,7 @@ from .batches import Glyphs, distorted, to_pixel_values
 from .data import GRID, SPLITS, WORDS, draw_pictures, samples
 from .evaluation import evaluate
 from .model import make_processor
+from .recipe import CHECKPOINT, read_recipe, scored, update_recipe, versions
 
 __all__ = ["BUDGETS", "CellPrompts", "hears", "train_fuser", "train_fusers"]
 
@@ -150,8 +151,6 @@ def accuracy_by_budget(
     seed: int = SEED_OF_MEASURE,
 ) -> dict[str, Any]:
     """Return `{num_tokens: score}` of the model behind the compressor on n `cell` questions of the split."""
-    from .train import scored
-
     processor, asked = make_processor(), samples(n, seed=seed, split=split)
     out = {}
     with patch(model, fuser, question=question) as handle:
@@ -165,8 +164,6 @@ def train_fusers(
     model: Any, folder: Path, *, split: str, judge: str, seed: int = 0, resume: bool = False, n: int = 2048
 ) -> None:
     """Train both packaged fusers inside the model, write them beside it, and their accuracies into the recipe."""
-    from .train import CHECKPOINT, read_recipe, update_recipe, versions
-
     one_of("judge", judge, SPLITS)  # before minutes of training, not after
     glyphs = distorted(split, seed)
     for name, steps in STEPS.items():

@@ -21,6 +21,7 @@ from ..errors import InputError
 from .batches import distorted
 from .fusers import BUDGETS, SEED_OF_MEASURE, accuracy_by_budget, hears, train_fuser
 from .model import load
+from .recipe import update_recipe, versions
 
 __all__ = ["RUNGS", "ladder", "main"]
 
@@ -59,8 +60,6 @@ def ladder(
 
     Cost: about 3 minutes a fuser on one CPU core, nine fusers by default.
     """
-    from .train import versions
-
     model = load()[0] if model is None else model
     settings = {
         "steps": steps,
@@ -136,8 +135,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts: dict[str, Any] = {"split": "inner_train", "judge": "inner_valid"} if args.inner_split else {}
     result = ladder(out=args.out, seeds=range(args.seeds), steps=args.steps, spatial_bias=args.spatial_bias, **parts)
     if args.recipe is not None:
-        from .train import update_recipe
-
         update_recipe(args.recipe, ladder=result)
     print(f"written: {args.out / 'ladder.json'}")
 

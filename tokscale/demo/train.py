@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,18 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from .base import BaseRecipe, train_base
 from .data import KINDS, Sample, samples
-from .evaluation import Evaluation, evaluate
+from .evaluation import evaluate
 from .model import make_processor
+from .recipe import CHECKPOINT, read_recipe, scored, update_recipe, versions
 
-__all__ = ["main", "measure", "read_recipe", "save_package", "update_recipe"]
+__all__ = ["main", "measure", "save_package"]
 
 MEASURE_SEED = 1
-CHECKPOINT = "checkpoint"
 
 
 def save_package(model: Any, folder: Path) -> None:
@@ -38,30 +35,6 @@ def save_package(model: Any, folder: Path) -> None:
     model.generation_config.pad_token_id = model.config.text_config.pad_token_id
     model.save_pretrained(folder)
     make_processor().save_pretrained(folder)
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that decide the numbers."""
-    import sklearn
-    import transformers
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-    }
-
-
-def scored(result: Evaluation) -> dict[str, Any]:
-    """Return an evaluation as it stands in `recipe.json`."""
-    return {
-        "accuracy": round(result.accuracy, 4),
-        "correct": result.correct,
-        "n": result.n,
-        "wilson95": [round(end, 4) for end in result.interval],
-    }
 
 
 def measure(model: Any, *, split: str, n: int = 2048, seed: int = MEASURE_SEED) -> dict[str, Any]:
@@ -86,19 +59,6 @@ def measure(model: Any, *, split: str, n: int = 2048, seed: int = MEASURE_SEED) 
 def with_images(asked: Sequence[Sample], images: Sequence[Any]) -> list[Sample]:
     """Return the samples with other pictures, questions and answers as they were."""
     return [Sample(image, s.question, s.answer, s.kind, s.grid) for s, image in zip(asked, images)]
-
-
-def read_recipe(folder: Path) -> dict[str, Any]:
-    """Return what `recipe.json` says, or an empty dict where there is none."""
-    path = folder / "recipe.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def update_recipe(folder: Path, **entries: Any) -> None:
-    """Write entries into `recipe.json`, keeping the others; written aside, then renamed."""
-    aside = folder / "recipe.json.part"
-    aside.write_text(json.dumps({**read_recipe(folder), **entries}, indent=1) + "\n")
-    os.replace(aside, folder / "recipe.json")
 
 
 def _train_model(args: argparse.Namespace, out: Path) -> Any:
