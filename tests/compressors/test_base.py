@@ -76,6 +76,7 @@ def refused(
         (torch.zeros(7), ValueError, "vision_tokens must be (batch, tokens, dim), got shape (7,)"),
         (torch.zeros(2, 3, 4, dtype=torch.int64), TypeError, "vision_tokens is torch.int64; expected a floating dtype"),
         (torch.zeros(2, 0, 4), ValueError, "vision_tokens holds no token: shape (2, 0, 4); at least 1 is needed"),
+        (torch.zeros(2, 4, 0), ValueError, "vision_tokens has width 0: shape (2, 4, 0); at least 1 is needed"),
         ([[1.0]], TypeError, "vision_tokens must be a torch.Tensor of shape (batch, tokens, dim), got list"),
     ],
 )

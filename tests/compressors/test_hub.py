@@ -241,3 +241,11 @@ def test_another_class_in_the_folder(tmp_path: Path) -> None:
     refused(tokscale.InputError, text, tmp_path, AdaptivePooler)
     edit(tmp_path, compressor="divprun")
     refused(tokscale.UnknownCompressorError, "unknown compressor 'divprun'. Did you mean 'divprune'?", tmp_path)
+
+
+def test_what_training_wrote_down_must_be_json(tmp_path: Path) -> None:
+    module = tokscale.AdaptivePooler(3)
+    module.trained = {"budgets": [1, 3], "loss": float("nan")}
+    with pytest.raises(tokscale.ArgumentError, match=r"^AdaptivePooler cannot be saved: its attribute 'trained' is "):
+        module.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()

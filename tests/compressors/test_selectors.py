@@ -88,6 +88,17 @@ def test_cosines(dtype: torch.dtype) -> None:
     assert cosine_distance(x)[0, 0, 4] == 0  # a copy of other length ties exactly
 
 
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float32, 1e19), (torch.float32, 3e38), (torch.bfloat16, 1e38), (torch.float64, 1e300)]
+)
+def test_tokens_whose_squares_overflow_are_chosen_as_small_ones(dtype: torch.dtype, size: float) -> None:
+    x = torch.randn(1, 30, 8).clamp(-1, 1)
+    huge = (x.double() * size).to(dtype)
+    small = huge.double() / size
+    assert DivPrune(7).compress(huge).positions.equal(DivPrune(7).compress(small).positions)
+    assert unit(huge).double().allclose(unit(small), rtol=0, atol=1e-6)
+
+
 def test_tiny_tokens_have_no_direction() -> None:
     assert unit(torch.full((1, 1, 4), 1e-13)).eq(0).all()
     assert unit(torch.full((1, 1, 4), 1e-6))[0, 0].tolist() == pytest.approx([0.5] * 4, abs=1e-6)

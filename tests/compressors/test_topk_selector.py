@@ -27,6 +27,14 @@ def test_toy_example(keywords: dict[str, Any], expected: list[int]) -> None:
     assert TopKSelector(3, **keywords).compress(toy.X, **toy.context()).positions.tolist() == [expected]
 
 
+@pytest.mark.parametrize("size", [1e30, 1e-30])
+def test_norms_whose_squares_do_not_fit_in_float32_are_compared(size: float) -> None:
+    x = torch.randn(1, 30, 8)
+    result = TopKSelector(7).compress(x * size)
+    assert result.positions.equal(TopKSelector(7).compress(x).positions)
+    assert result.scores is not None and result.scores.isfinite().all()
+
+
 def cosines(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.cosine_similarity(x[:, :, None], t[:, None], dim=-1)  # b n t
 

@@ -238,3 +238,43 @@ def test_a_patched_model_is_freed(llava: Any) -> None:
     del twin
     gc.collect()
     assert gone() is None
+
+
+def test_an_interruption_while_the_tower_is_switched(llava: Any) -> None:
+    """The tower's attention is changed, then Ctrl-C: nothing is left switched, and a later setting is the user's."""
+
+    class Wants(ByNorm):
+        needs = frozenset({"importance"})
+
+    batch = prompt(FAMILIES["llava"], ROWS)
+    tower = module(llava, FAMILIES["llava"].tower)
+    switch = tower.set_attn_implementation
+
+    def interrupted(name: str) -> None:
+        switch(name)
+        if name.startswith("tokscale"):
+            raise KeyboardInterrupt
+
+    with tokscale.patch(llava, Wants(K)):
+        tower.set_attn_implementation = interrupted
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                forward(llava, batch.inputs)
+        finally:
+            del tower.set_attn_implementation
+        assert tower.config._attn_implementation == "sdpa"
+        try:
+            switch("eager")
+            forward(llava, batch.inputs)
+            assert tower.config._attn_implementation == "eager"
+        finally:
+            switch("sdpa")
+
+
+def test_integer_weights_do_not_name_the_dtype() -> None:
+    """Quantised models hold integer parameters, perhaps first of all."""
+    model = FAMILIES["llava"].model()
+    model.codes = torch.nn.Parameter(torch.zeros(2, dtype=torch.uint8), requires_grad=False)
+    assert next(model.parameters()).dtype == torch.uint8
+    with tokscale.patch(model, "cross_attention", num_tokens=K, num_heads=4) as handle:
+        assert {p.dtype for p in handle.compressor.parameters()} == {torch.float64}

@@ -197,6 +197,8 @@ def test_the_answer_is_not_heard_and_is_what_is_learnt(lent: tuple[Any, Any]) ->
         ({"steps": 0}, BudgetError, "steps must be an integer >= 1, got 0"),
         ({"budgets": [8]}, BudgetError, "budgets reach 8, but the compressor was built with num_tokens=4"),
         ({"resume": True}, ArgumentError, "resume=True needs checkpoint="),
+        ({"every": 0}, BudgetError, "every must be an integer >= 1, got 0"),
+        ({"warmup": -3}, ArgumentError, "warmup must be >= 0, got -3"),
         ({"lr": 1e30, "grad_clip": 1e30}, NonFiniteError, "no checkpoint was written"),
     ],
 )
@@ -213,3 +215,71 @@ def test_a_compressor_without_parameters_is_refused(lent: tuple[Any, Any]) -> No
     model, processor = lent
     with pytest.raises(ArgumentError, match="DivPrune has no parameter that requires a gradient"):
         train_compressor(model, tokscale.create_compressor("divprune", num_tokens=4), [batch_of(processor, 0, 2)])
+
+
+def test_a_batch_that_fits_the_budget_teaches_nothing() -> None:
+    """The budget 8 cuts the first picture alone; the compressor is not called for the second."""
+    from tests.hf.helpers import ByNorm
+    from tests.tiny_models import FAMILIES, labels_of, prompt
+
+    family = FAMILIES["qwen2_5_vl"]
+    model = family.model()
+    large, small = (prompt(family, [[3, ("image", number), 4]]) for number in (0, 1))  # 12 and 6 tokens
+    batches = [{**batch.inputs, "labels": labels_of(batch)} for batch in (large, small)]
+    torch.manual_seed(0)
+    compressor = tokscale.CrossAttentionFuser(num_tokens=8, dim=64, num_heads=4).double()
+    result = train_compressor(model, compressor, batches, steps=2, budgets=[8], warmup=1)
+    assert [entry["grad_norm"] > 0 for entry in result.history] == [True, False]
+    with tokscale.patch(model, ByNorm(8)), torch.no_grad():
+        assert result.history[1]["loss"] == pytest.approx(model(**batches[1]).loss.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_distillation_of_a_ragged_batch_equals_its_rows(labelled: bool) -> None:
+    """All text is labelled, the first token of the padded row too, which no real token predicts."""
+    from tests.hf.helpers import ByNorm
+    from tests.tiny_models import FAMILIES, alone, labels_of, prompt
+    from tokscale.training.settings import Settings
+    from tokscale.training.step import losses_of
+
+    family = FAMILIES["llava"]  # no marker around the image: a placeholder predicts the token after it
+    rows: list[list[Any]] = [[2, "image", 5, "image", 2], [3, "image", 4]]
+    model = family.model()
+    settings = Settings(1, (3,), 0.25, 1e-3, 1, 0.1, 0.0, (0.9, 0.98), 1.0, 0.0, 1.0, 1.0, 0)
+
+    def distance(batch: Any) -> float:
+        inputs = {**batch.inputs, "labels": labels_of(batch)} if labelled else batch.inputs
+        _, parts = losses_of(model, handle, inputs, settings)
+        assert parts["distill_loss"] is not None
+        return parts["distill_loss"]
+
+    with tokscale.patch(model, ByNorm(3)) as handle, torch.no_grad():
+        whole = distance(prompt(family, rows))
+        single = [distance(alone(family, rows, row)) for row in range(2)]
+    counts = (8, 6) if labelled else (2, 4)  # text tokens less the first of the row; text after the last image
+    expected = (counts[0] * single[0] + counts[1] * single[1]) / sum(counts)
+    assert whole == pytest.approx(expected, rel=1e-5) and whole > 0
+
+
+def test_nothing_is_left_behind_by_an_interruption(lent: tuple[Any, Any]) -> None:
+    model, processor = lent
+
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    compressor = fuser().eval()
+    compressor.trained = {"budgets": [4], "steps": 7}
+    batch = batch_of(processor, 0, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train_compressor(model, compressor, [batch], steps=2, budgets=[2], callback=stop)
+    assert compressor.trained == {"budgets": [4], "steps": 7}  # no step was done
+    assert not compressor.training and all(p.grad is None for p in compressor.parameters())
+    assert "forward" not in vars(model)
+
+
+def test_all_ranks_draw_from_the_budgets_of_the_largest_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokscale.training import distributed
+
+    monkeypatch.setattr(distributed.dist, "all_reduce", lambda held, op: held.clamp_(min=576))
+    assert distributed.largest_of_all(144, torch.nn.Linear(1, 1), 2) == 576
+    assert distributed.largest_of_all(144, torch.nn.Linear(1, 1), 1) == 144

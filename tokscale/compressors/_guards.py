@@ -74,7 +74,7 @@ def prepare(module: TokenCompressor, vision_tokens: Tensor, context: dict[str, A
 
 
 def check_vision(x: Any) -> None:
-    """Raise unless x is a floating (batch, tokens, dim) tensor with at least one token."""
+    """Raise unless x is a floating (batch, tokens, dim) tensor with at least one token of at least one number."""
     if not isinstance(x, Tensor):
         raise DtypeError(f"vision_tokens must be a torch.Tensor of shape (batch, tokens, dim), got {type(x).__name__}")
     if x.ndim != 3:
@@ -84,6 +84,8 @@ def check_vision(x: Any) -> None:
         raise DtypeError(f"vision_tokens is {x.dtype}; expected a floating dtype")
     if x.shape[1] < 1:
         raise ShapeError(f"vision_tokens holds no token: shape {tuple(x.shape)}; at least 1 is needed")
+    if x.shape[2] < 1:
+        raise ShapeError(f"vision_tokens has width 0: shape {tuple(x.shape)}; at least 1 is needed")
 
 
 def check_finite(floats: Sequence[tuple[str, Tensor]]) -> None:

@@ -50,7 +50,7 @@ def save(
         repo_id, push_to_hub, **push: upload it too, as `ModelHubMixin.push_to_hub` takes them.
 
     Raises:
-        ArgumentError: a keyword is no JSON value.
+        ArgumentError: a keyword, or `trained`, is no JSON value.
         InputError: the folder's config.json is something else's.
     """
     folder = Path(save_directory)
@@ -172,6 +172,12 @@ def _config_text(module: TokenCompressor) -> str:
     }
     if module.trained is not None:
         document["trained"] = module.trained
+        try:
+            json.dumps(module.trained, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ArgumentError(
+                f"{type(module).__name__} cannot be saved: its attribute 'trained' is {module.trained!r}, no JSON value"
+            ) from error
     return json.dumps(document, indent=2) + "\n"
 
 
@@ -256,9 +262,8 @@ def _load_weights(module: TokenCompressor, path: Path, source: str) -> None:
     from safetensors.torch import load as from_bytes
 
     try:
-        state = from_bytes(
-            path.read_bytes()
-        )  # read, not mapped: saving over the file later must not change the weights
+        # read, not mapped: saving over the file later must not change the weights
+        state = from_bytes(path.read_bytes())
     except SafetensorError as error:
         raise InputError(f"{WEIGHTS} in {source!r} cannot be read: {error}") from error
     wanted = module.state_dict()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .compressed import wide
 
 ZERO = 1e-12  # a token of at most this norm has no direction
+HUGE = 1e15  # entries above this are divided out first: their squares may overflow
 SAME = 1e-6  # distances below this are 0, so that duplicates tie exactly
 
 
 def unit(x: Tensor) -> Tensor:
     """Return `x / max(||x||, 1e-12)` in float32 or wider; zero tokens give zeros."""
     x = x.to(wide(x.dtype))
+    size = x.abs().amax(dim=-1, keepdim=True)
+    x = torch.where(size > HUGE, x / size, x)
     norm = x.norm(dim=-1, keepdim=True)
     return (x / norm.clamp(min=ZERO)).masked_fill(norm <= ZERO, 0)
 

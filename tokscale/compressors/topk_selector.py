@@ -114,7 +114,7 @@ class TopKSelector(TokenCompressor):
         if self.score == "learned":
             check_width(self, "vision_tokens", x, self.dim)
             return self.mlp(self.norm(x.to(module_dtype(self.norm)))).squeeze(-1).to(wide(x.dtype))
-        norm = x.detach().to(wide(x.dtype)).norm(dim=-1)
+        norm = x.detach().norm(dim=-1, dtype=torch.float64).to(wide(x.dtype))  # no square over- or underflows
         if text_tokens is None:
             return norm
         image = x if aligned_tokens is None else aligned_tokens

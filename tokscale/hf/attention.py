@@ -112,10 +112,11 @@ def _switched(tower: Any) -> Iterator[None]:
     key = id(tower.config)
     with _LOCK:
         users = _SWITCHED.setdefault(key, [0, tower.config._attn_implementation])
-        if users[0] == 0:
-            tower.set_attn_implementation(f"tokscale_{users[1]}")
         users[0] += 1
     try:
+        with _LOCK:
+            if tower.config._attn_implementation == users[1]:
+                tower.set_attn_implementation(f"tokscale_{users[1]}")
         yield
     finally:
         with _LOCK:

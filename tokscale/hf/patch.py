@@ -62,7 +62,7 @@ def patch(
         ShapeError: the compressor was built for another width.
         BudgetError, ArgumentError, KeywordError: an argument is not among what it may be.
 
-    Cost: one pass over `input_ids` and one synchronisation per call; the compressor's own cost. The images are encoded
+    Cost: a pass over `input_ids` and a few synchronisations per call; the compressor's own cost. The images are encoded
     once, as without the patch.
 
     Example:
@@ -112,7 +112,7 @@ def patch(
 
 def _compressor(host: Host, compressor: Any, budget: Budget, ratio: float | None, options: dict[str, Any]) -> Any:
     """Return the compressor module, made from a name or given, after checking its widths."""
-    weight = next(host.model.parameters())
+    weight = next(p for p in host.model.parameters() if p.is_floating_point())  # quantised weights are integers
     if isinstance(compressor, str):
         accepts = keywords_of(compressor_class(compressor))
         if budget is None and ratio is None:

@@ -7,7 +7,6 @@ or in the call, runs or raises.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from torch import Tensor
 
@@ -62,16 +61,12 @@ def explain(op_name: str, *tensors: Tensor) -> str:
 
 def _asked(op: str, backend: str) -> tuple[str, str]:
     """The backend that is meant, and where it was asked for."""
-    _known(f"{op}: backend", backend)
+    one_of(f"{op}: backend", backend, BACKENDS)
     if backend != "auto":
         return backend, f'backend="{backend}"'
     preset = os.environ.get("TOKSCALE_BACKEND") or "auto"
-    _known(f"{op}: TOKSCALE_BACKEND", preset)
+    one_of(f"{op}: TOKSCALE_BACKEND", preset, BACKENDS)
     return preset, f"TOKSCALE_BACKEND={preset}"
-
-
-def _known(name: str, value: Any) -> None:
-    one_of(name, value, BACKENDS)
 
 
 def _triton_obstacle(op: str, tensor: Tensor) -> str:

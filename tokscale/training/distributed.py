@@ -34,3 +34,12 @@ def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
         parameter.grad /= world
+
+
+def largest_of_all(size: int, model: nn.Module, world: int) -> int:
+    """Return the largest `size` of any rank, so that all of them draw from the same budgets."""
+    if world == 1:
+        return size
+    held = torch.tensor(size, device=next(model.parameters()).device)
+    dist.all_reduce(held, op=dist.ReduceOp.MAX)
+    return int(held)

@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import _checks
+from ..compressors import TokenCompressor
 from ..errors import ArgumentError, NonFiniteError
-from ..hf import PatchHandle, patch
+from ..hf import patch
+from ..hf.host import unwrap
 from . import checkpoint as storage
 from .batches import Batch, source_of
-from .distributed import average_gradients, rank_and_world
+from .distributed import average_gradients, largest_of_all, rank_and_world
 from .result import TrainResult
 from .schedule import check_budgets, draw_budget, learning_rate, useful_budgets
 from .settings import Settings
@@ -83,6 +86,9 @@ def train_compressor(
         Tenghui Li, Guoxu Zhou, Xuyang Zhao, Qibin Zhao. Scaling Capability in Token Space: An Analysis of Large Vision
         Language Model. 2025. arXiv 2412.18387. Differs from it in training one module for all budgets, alone.
     """
+    if not isinstance(compressor, TokenCompressor):
+        raise ArgumentError(f"compressor must be a TokenCompressor, got {type(compressor).__name__}")
+    _checks.positive_int(every, "every")
     chosen = check_budgets(budgets, compressor.num_tokens)
     parameters = {name: p for name, p in compressor.named_parameters() if p.requires_grad}
     if not parameters:
@@ -97,7 +103,8 @@ def train_compressor(
         storage.refuse_overwrite(folder)
 
     draw = source_of(batches, rank, world)
-    chosen = useful_budgets(chosen, image_sizes(model, compressor, draw(0), question))
+    largest = largest_of_all(max(image_sizes(model, compressor, draw(0), question)), model, world)
+    chosen = useful_budgets(chosen, [largest])
     settings = Settings(
         steps, tuple(chosen), budget_exponent, lr, warmup, min_lr, weight_decay, (betas[0], betas[1]), grad_clip,
         answer_weight, distill_weight, temperature, seed,
@@ -111,13 +118,12 @@ def train_compressor(
         state = storage.restore(found, compressor, optimizer, settings.arguments())
         start, before, history = state["step"], state["seconds"], state["history"]
 
-    began, done = time.perf_counter(), start
-    earlier, compressor.trained = compressor.trained, None  # what it was trained at before does not bound this run
+    began, done, earlier = time.perf_counter(), start, compressor.trained
     with (
         frozen(model, spare=compressor),
-        patch(model, compressor, question=question) as handle,
         training_mode(compressor),
-        _recorded(compressor, earlier, chosen, handle, lambda: done),
+        _recorded(compressor, chosen, unwrap(model).config, lambda: done),
+        patch(model, compressor, question=question) as handle,
     ):
         for step in range(start, steps):
             budget = draw_budget(chosen, step, seed=seed, exponent=budget_exponent)
@@ -128,7 +134,8 @@ def train_compressor(
             with autocast(model, dtype):
                 loss, parts = losses_of(model, handle, draw(step), settings)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            if loss.requires_grad:  # not where every image of the batch fits the budget: nothing was compressed
+                loss.backward()
             average_gradients(parameters.values(), world)
             norm = float(torch.nn.utils.clip_grad_norm_(list(parameters.values()), grad_clip))
             if not math.isfinite(norm) or not math.isfinite(loss.item()):
@@ -145,35 +152,27 @@ def train_compressor(
             done = step + 1
             if folder is not None and rank == 0 and (done % every == 0 or done == steps):
                 state = {"schema": 1, "step": done, "seconds": before + time.perf_counter() - began}
-                compressor.trained = _training_record(earlier, chosen, handle, done)
+                compressor.trained = _training_record(earlier, chosen, handle.model.config, done)
                 storage.save(
                     folder, compressor, optimizer, {**state, "arguments": settings.arguments(), "history": history}
                 )
                 compressor.trained = None
-        optimizer.zero_grad(set_to_none=True)
     return TrainResult(compressor, steps, before + time.perf_counter() - began, history)
 
 
 @contextlib.contextmanager
-def _recorded(
-    compressor: Any,
-    earlier: dict[str, Any] | None,
-    budgets: Sequence[int],
-    handle: PatchHandle,
-    done: Callable[[], int],
-) -> Iterator[None]:
+def _recorded(compressor: Any, budgets: Sequence[int], config: Any, done: Callable[[], int]) -> Iterator[None]:
     """Write down on the compressor what it was trained at, after an exception too."""
+    earlier = compressor.trained
     try:
+        compressor.trained = None  # what it was trained at before does not bound this run
         yield
     finally:
-        compressor.trained = _training_record(earlier, budgets, handle, done()) if done() else earlier
+        compressor.trained = _training_record(earlier, budgets, config, done()) if done() else earlier
 
 
-def _training_record(
-    earlier: dict[str, Any] | None, budgets: Sequence[int], handle: PatchHandle, steps: int
-) -> dict[str, Any]:
+def _training_record(earlier: dict[str, Any] | None, budgets: Sequence[int], config: Any, steps: int) -> dict[str, Any]:
     """Return what `config.json` says of the training: budgets, the model it was trained in, steps."""
-    config = handle.model.config
     record: dict[str, Any] = {
         "budgets": sorted({*budgets, *(earlier or {}).get("budgets", ())}),
         "model_type": config.model_type,

@@ -39,3 +39,23 @@ def text_after_image(is_image: Tensor, attention_mask: Tensor | None) -> Tensor:
     last = torch.where(is_image, columns, -1).amax(-1, keepdim=True)
     chosen = columns > last
     return chosen if attention_mask is None else chosen & attention_mask.bool()
+
+
+def predicted(labels: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Return the labelled tokens that a real token precedes: the first of a row is predicted by none.
+
+    Shape:
+        labels (b, s), attention_mask (b, s) or None -> (b, s) bool.
+    """
+    chosen = labels != -100
+    preceded = torch.ones_like(chosen) if attention_mask is None else attention_mask.bool()
+    return chosen & F.pad(preceded[:, :-1], (1, 0))
+
+
+def before(tokens: Tensor) -> Tensor:
+    """Return the columns whose logits predict `tokens`, (b, s) bool: those one to the left.
+
+    The short prompt is shifted by itself: where an image ends just before an answer, the placeholder that predicts it
+    in the long prompt may have left, and the one before it predicts in its place.
+    """
+    return F.pad(tokens[:, 1:], (0, 1))

@@ -29,7 +29,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         _checks.positive_int(self.steps, "steps")
-        for name in ("answer_weight", "distill_weight"):
+        for name in ("answer_weight", "distill_weight", "warmup"):
             if getattr(self, name) < 0:
                 raise ArgumentError(f"{name} must be >= 0, got {getattr(self, name)}")
         if self.answer_weight == 0 and self.distill_weight == 0:

@@ -34,7 +34,7 @@ def frozen(model: nn.Module, *, spare: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def training_mode(compressor: nn.Module) -> Iterator[None]:
-    """Put the compressor into train mode and give each of its modules its own mode back."""
+    """Put the compressor into train mode; then give each module its own mode back and drop the gradients."""
     modes = [(module, module.training) for module in compressor.modules()]
     try:
         compressor.train()
@@ -42,3 +42,4 @@ def training_mode(compressor: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        compressor.zero_grad(set_to_none=True)

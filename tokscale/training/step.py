@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..errors import ArgumentError
 from ..hf import PatchHandle, patch
 from .batches import Batch
-from .losses import distill_loss, text_after_image
+from .losses import before, distill_loss, predicted, text_after_image
 from .settings import Settings
 from .state import frozen
 
@@ -42,11 +42,13 @@ def losses_of(
     if settings.distill_weight > 0:
         with torch.no_grad(), handle.paused():
             teacher = model(**inputs).logits
+        mask = inputs.get("attention_mask")
         if labels is None:
-            where = text_after_image(last.is_image, inputs.get("attention_mask"))
-        else:  # the position before an answer token predicts it
-            where = torch.nn.functional.pad(labels[:, 1:] != -100, (0, 1))
-        short = last.shorten(where, fill=False)
+            where = text_after_image(last.is_image, mask)
+            short = last.shorten(where, fill=False)
+        else:
+            answers = predicted(labels, mask)
+            where, short = before(answers), before(last.shorten(answers, fill=False))
         loss = distill_loss(output.logits[short], teacher[where], temperature=settings.temperature)
         total, parts["distill_loss"] = total + settings.distill_weight * loss, loss.item()
     return total, parts

@@ -69,9 +69,8 @@ def projected_fusion_attention(
         BackendError: a backend asked for by name that cannot run.
 
     Cost:
-        Forward FLOPs: projected 4 b n d (g C + h m), folded 4 b n h m C. The folded path keeps (b, h m, n + t + C)
-            numbers
-        for the backward, the projected one the keys and values.
+        Forward FLOPs: projected 4 b n d (g C + h m), folded 4 b n h m C. For the backward the folded path keeps
+        (b, h m, n + t + C) numbers, the projected one the keys and values.
 
     Example:
         >>> import torch

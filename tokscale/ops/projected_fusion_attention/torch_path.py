@@ -1,7 +1,7 @@
 """The folded path of `projected_fusion_attention` in PyTorch: the keys' projection moves to the queries.
 
-    q~ = q W_k        S = [scale q~ x' + scale q . b_k + vision_bias ; scale q k_text' + text_bias]        P =
-    softmax(S) y = P_vision x    out = y W_v' + (sum_j P_ij over vision) b_v + P_text v_text
+    q~ = q W_k        S = [scale q~ x' + scale q . b_k + vision_bias ; scale q k_text' + text_bias]
+    P = softmax(S)    y = P_vision x    out = y W_v' + (sum_j P_ij over vision) b_v + P_text v_text
 
 `q . b_k` is one constant per row, but of the vision segment only, and `b_v` is weighted by the mass on vision: the
 question shares the softmax. With m rows this costs 4 h m n C FLOPs in place of 4 n d (g C + h m). P and y are kept for
