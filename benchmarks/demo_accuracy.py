@@ -102,7 +102,7 @@ def main() -> None:
         "`cell` (one digit of 36, named by row and column), partly `most` (the most frequent digit), and cannot count.",
         "The fusers were trained on `cell` questions alone.",
         "",
-        f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()} CPU, one thread, float32.",
+        f"torch {torch.__version__}, transformers {transformers.__version__}, {platform.machine()} CPU, one thread.",
         "Made by `python -m benchmarks.demo_accuracy`; all rows in `benchmarks/results/demo_accuracy.csv`.",
         "",
         "| kind | unpatched, 144 tokens |",

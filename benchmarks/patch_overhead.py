@@ -2,14 +2,15 @@
 
     python -m benchmarks.patch_overhead
 
-Calls alternate (unpatched, patched, patched, unpatched, ...) on the same inputs; the ratio is taken pair by pair,
-its median and quartiles are printed. One thread, CPU: for comparison only.
+Two copies of the model, one patched and one not, are called in turn and in random order on the same inputs; the ratio
+is taken pair by pair, its median and quartiles are printed. One thread, CPU: for comparison only.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import random
 import time
 from typing import Any
 
@@ -27,27 +28,18 @@ def seconds(call: Any) -> float:
     return time.perf_counter() - start
 
 
-def ratios(model: Any, inputs: Any, compressor: Any, num_tokens: int, pairs: int) -> tuple[np.ndarray, float]:
+def ratios(plain: Any, patched: Any, inputs: Any, pairs: int) -> tuple[np.ndarray, float]:
     """Return patched / unpatched for each pair of calls, and the median unpatched milliseconds."""
-
-    def call() -> None:
-        model(**inputs)
-
-    found, base = [], []
+    calls = {"plain": lambda: plain(**inputs), "patched": lambda: patched(**inputs)}
+    took: dict[str, list[float]] = {"plain": [], "patched": []}
+    order = list(calls)
     with torch.inference_mode():
-        for i in range(pairs + 5):
-            order = (False, True) if i % 2 == 0 else (True, False)
-            took = {}
-            for patched in order:
-                if patched:
-                    with tokscale.patch(model, compressor, num_tokens=num_tokens):
-                        took[True] = seconds(call)
-                else:
-                    took[False] = seconds(call)
-            if i >= 5:  # the first pairs warm up
-                found.append(took[True] / took[False])
-                base.append(took[False])
-    return np.asarray(found), 1e3 * float(np.median(base))
+        for _ in range(pairs + 10):
+            random.shuffle(order)
+            for name in order:
+                took[name].append(seconds(calls[name]))
+    base, other = (np.asarray(took[name][10:]) for name in ("plain", "patched"))  # the first pairs warm up
+    return other / base, 1e3 * float(np.median(base))
 
 
 def main() -> None:
@@ -56,7 +48,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     gc.disable()
-    model, processor = demo.load()
+    random.seed(0)
+    plain, processor = demo.load()
+    model, _ = demo.load()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, CPU, one thread, {options.pairs} pairs")
     print(f"{'batch':>5} {'case':<24} {'unpatched ms':>12} {'patched/unpatched: median':>26} {'quartiles':>16}")
     for batch in (1, 8, 32):
@@ -68,7 +62,8 @@ def main() -> None:
             "fuser_question, 36": (demo.load_fuser("question"), 36),
         }
         for name, (compressor, k) in cases.items():
-            found, base = ratios(model, inputs, compressor, k, options.pairs if batch < 32 else options.pairs // 4)
+            with tokscale.patch(model, compressor, num_tokens=k):
+                found, base = ratios(plain, model, inputs, options.pairs if batch < 32 else options.pairs // 4)
             low, mid, high = np.percentile(found, [25, 50, 75])
             print(f"{batch:>5} {name:<24} {base:>12.2f} {mid:>26.3f} {f'{low:.3f}, {high:.3f}':>16}")
 

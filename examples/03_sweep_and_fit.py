@@ -23,6 +23,8 @@ fit = tokscale.fit_power_law(curve.num_tokens, curve.scores, n_items=len(questio
 print(fit.summary())
 
 budget = fit.budget_for(0.95)
-print(f"95 % of the score at {fit.n.max():.0f} tokens: the law says {budget.n}, the measurements say {budget.observed:g}")
+print(
+    f"95 % of the score at {fit.n.max():.0f} tokens: the law says {budget.n}, the measurements say {budget.observed:g}"
+)
 for n in (144, int(budget.observed)):
     print(f"  {n:>3} vision tokens: {cost.prefill_flops(model.config, n, text_tokens=5) / 1e6:.1f} MFLOP of prefill")

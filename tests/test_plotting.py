@@ -166,7 +166,7 @@ def test_residuals_have_a_panel_and_a_flat_law_has_no_budget():
 def test_a_sweep_has_a_line_per_compressor_wilson_bars_and_the_unpatched_model():
     ax = plotting.plot_sweep(table(task="cell", metric="accuracy"), chance=0.1, fits={"divprune": fit()}, title="toy")
     labels = ax.get_legend_handles_labels()[1]
-    assert labels == ["divprune", "random", "unpatched, 144 tokens: 0.98", "chance: 0.1"]
+    assert labels == ["divprune", "random", "fitted laws", "unpatched, 144 tokens: 0.98", "chance: 0.1"]
     np.testing.assert_allclose(ax.lines[0].get_xydata(), np.array([BUDGETS, SCORES]).T)
     low, high = ax.collections[0].get_segments()[0][:, 1]
     from scipy.stats import binomtest

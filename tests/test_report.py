@@ -77,8 +77,8 @@ def test_the_answer_is_the_law_the_budget_and_the_saving():
     assert one.measured == "64" and one.by_law.startswith("64 [")
     assert one.saved == {"the prefill FLOPs": 1 - 0.07 / 0.15, "the KV cache": 1 - 7 / 15}
     assert one.sentence() == (
-        "divprune: exponent 0.500 [0.500, 0.500]; 95% of the unpatched score is 0.798, for which the law gives "
-        f"{one.by_law} tokens; 64 measured tokens reached it, "
+        "exponent 0.500 [0.500, 0.500]; 95% of the unpatched score is 0.798, for which the law gives "
+        f"{one.by_law} tokens; measured, 64 reached it, "
         "which saves 53% of the prefill FLOPs and 53% of the KV cache."
     )
 
@@ -87,11 +87,14 @@ def test_answers_that_are_no_numbers_are_said_in_words():
     (flat,) = answers(table(scores=(0.5, 0.52, 0.49, 0.51)))
     assert flat.by_law == "no answer" and flat.notes[0].startswith("flat: ") and flat.measured == "all 144"
     assert "no measured budget below the whole reached it" in flat.sentence()
+    assert "for which the law has no answer" in flat.sentence()
+    (same,) = answers(table(scores=(0.5, 0.5, 0.5, 0.5)))
+    assert same.law == "flat: one score at every budget"
     (zero,) = answers(table(scores=(0.0, 0.2, 0.4, 0.8)))
     assert (
         zero.fit is None
         and zero.law == zero.by_law == "no law"
-        and "divprune: no law: form=" in zero.sentence()
+        and "no law: form=" in zero.sentence()
         and zero.measured == "64"
     )
     (far,) = answers(table(scores=(0.1, 0.11, 0.12, 0.13)))

@@ -91,7 +91,9 @@ def test_a_file_of_something_else_is_kept(tokscale_run, tmp_path):
 def test_a_model_that_is_not_there(tokscale_run, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = tokscale_run("sweep", *SMALL, "--model", tmp_path / "empty", "--evaluate", "json:dumps")
-    assert code == 2 and f"InputError: --model {tmp_path / 'empty'} could not be loaded: " in err
+    assert code == 2 and f"InputError: {tmp_path / 'empty'} holds no config.json; " in err
+    code, _, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--device", "cuda")
+    assert code == 2 and "--device cuda: PyTorch" in err and "pass --device cpu" in err
 
 
 def test_profile_prints_a_table_and_writes_all_of_it(tokscale_run, tmp_path):

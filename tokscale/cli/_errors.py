@@ -35,6 +35,11 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
             except BrokenPipeError:  # the reader of our output has gone, as `head` does
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise SystemExit(0) from None
+            except OSError as error:
+                if error.filename is None:
+                    raise
+                print(f"tokscale: InputError: {error.filename}: {error.strerror}; name another path", file=sys.stderr)
+                raise SystemExit(2) from None
             except Exception as error:
                 if type(error).__module__.startswith(("typer", "click")):  # usage errors and exits are typer's own
                     raise

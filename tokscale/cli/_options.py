@@ -112,21 +112,23 @@ def load_model(name: str, *, device: str, dtype: str, attention: str | None) -> 
     from .._checks import one_of
 
     wanted = None if dtype == "auto" else getattr(torch, one_of("dtype", dtype, ("float32", "bfloat16", "float16")))
-    if name == "demo":
-        from .. import demo
+    if device.partition(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: PyTorch {torch.__version__} sees no GPU here; pass --device cpu")
+    if name != "demo":
+        from ..hf.load import load_model as load
 
-        model, processor = demo.load(device=device, dtype=wanted or torch.float32)
-        if attention is not None:
-            model.set_attn_implementation(attention)
-        return model, processor
-    import transformers
+        return load(name, device=device, dtype=wanted or "auto", attn=attention or "sdpa")
+    from .. import demo
 
-    transformers.utils.logging.disable_progress_bar()
-    options = {} if attention is None else {"attn_implementation": attention}
-    try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(name, dtype=wanted or "auto", **options)
-        processor = transformers.AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise InputError(f"--model {name} could not be loaded: {first}") from error
-    return model.to(device).eval(), processor
+    model, processor = demo.load(device=device, dtype=wanted or torch.float32)
+    if attention is not None:
+        model.set_attn_implementation(attention)
+    return model, processor
+
+
+def share(value: float, option: str = "--retain") -> float:
+    """Return a share of the score in (0, 1), or raise in the option's own words."""
+    if not 0 < value < 1:
+        hint = f"; did you mean {value / 100:g}?" if 1 < value < 100 else ""
+        raise ArgumentError(f"{option} {value:g} must lie in (0, 1){hint}")
+    return value

@@ -102,7 +102,7 @@ def fit_curve(curve: Curve, *, form: str, level: float, say: bool = True) -> Any
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path} is a folder; name a CSV file" if path.is_dir() else f"{path}: no such file")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             lines = [line for line in file if line.strip() and not line.startswith("#")]

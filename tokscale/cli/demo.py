@@ -41,13 +41,13 @@ def demo(
     positive_int(questions, "--questions")
     require("matplotlib", extra="demo", what="tokscale demo")
     _check_folder(out, force)
+    out.mkdir(parents=True, exist_ok=True)
     from . import _demo_run as run
 
     asked = run.draw(questions, seed)  # before the model is loaded: it needs scikit-learn
     model, processor = run.load()
     run.introduce(model, CAUTION)
     run.show_samples(model, processor, run.to_show(asked))
-    out.mkdir(parents=True, exist_ok=True)
     result = run.sweep(model, processor, asked, out / "sweep.csv")
     found = run.answer(result)
     profile = run.profile(model, processor, asked, found)

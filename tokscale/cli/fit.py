@@ -33,6 +33,7 @@ def fit(
     Rows whose status is not ok and the baselines none and native are left out. Standard errors (se, stderr) or counts
     (n_items) are used where every row of a curve has them.
     """
+    _options.share(retain)
     curves = _table.read_curves(table, x=x, y=y, group=group, n_items=n_items, floor=floor, ceil=ceil)
     fits = [_table.fit_curve(curve, form=form, level=level, say=as_json) for curve in curves]
     budgets = [_budget(fit, retain) for fit in fits]

@@ -43,11 +43,11 @@ def list_(
 
 
 def _entry(name: str) -> dict[str, Any]:
-    from ..compressors.registry import _trait, compressor_class, keywords_of
+    from ..compressors.registry import compressor_class, keywords_of, trait_of
 
     cls = compressor_class(name)
     sections = _sections(inspect.getdoc(cls) or "")
-    traits = {trait: _trait(cls, trait) for trait in ("needs", "uses", "trainable", "question_aware", "mixture")}
+    traits = {trait: trait_of(cls, trait) for trait in ("needs", "uses", "trainable", "question_aware", "mixture")}
     return {
         "name": name,
         "class": cls.__name__,

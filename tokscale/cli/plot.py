@@ -36,6 +36,7 @@ def plot(
     from ..errors import InputError
 
     one_of("kind", kind, KINDS)
+    _options.share(retain)
     _print.fresh(out, force=force, endings=ENDINGS)
     if kind == "sweep":
         from ..plotting import plot_sweep

@@ -28,6 +28,7 @@ def report(
     from .. import report as pages
     from ..sweep import SweepResult
 
+    _options.share(retain)
     _print.fresh(out, force=force, endings=(".html", ".htm"))
     if images is not None and not images.is_dir():
         raise InputError(f"--images {images}: no such folder")

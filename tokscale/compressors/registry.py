@@ -104,10 +104,10 @@ def list_compressors(
     names = sorted(_classes)
     for trait, wanted in (("trainable", trainable), ("question_aware", question_aware)):
         if wanted is not None:
-            names = [name for name in names if bool(_trait(_classes[name], trait)) == wanted]
+            names = [name for name in names if bool(trait_of(_classes[name], trait)) == wanted]
     if needs is not None:
         given = {one_of("needs", need, CONTEXT) for need in needs}
-        names = [name for name in names if set(_trait(_classes[name], "needs")) <= given]
+        names = [name for name in names if set(trait_of(_classes[name], "needs")) <= given]
     return names
 
 
@@ -131,7 +131,7 @@ def keywords_of(cls: type[TokenCompressor]) -> dict[str | None, inspect.Paramete
     return {None if p.kind is p.VAR_KEYWORD else p.name: p for p in parameters if p.kind is not p.VAR_POSITIONAL}
 
 
-def _trait(cls: type[TokenCompressor], name: str) -> Any:
+def trait_of(cls: type[TokenCompressor], name: str) -> Any:
     """A class attribute; where it is a property, that of an instance built with the defaults."""
     if not isinstance(inspect.getattr_static(cls, name), property):
         return getattr(cls, name)

@@ -94,19 +94,19 @@ class Clock:
     """Milliseconds spent between `start` and `stop`, on the device where the work runs."""
 
     def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
+        self._device = device
         self._spans: list[Any] = []
         self._total = 0.0
 
     def start(self) -> None:
-        if self._cuda:
+        if self._device.type == "cuda":
             self._begin = torch.cuda.Event(enable_timing=True)
             self._begin.record()
         else:
             self._began = time.perf_counter()
 
     def stop(self) -> None:
-        if self._cuda:
+        if self._device.type == "cuda":
             end = torch.cuda.Event(enable_timing=True)
             end.record()
             self._spans.append((self._begin, end))

@@ -138,8 +138,8 @@ def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image],
     if host.model_type in families.NO_GRID:
         return [None] * len(images)
     table = named.get(f"{modality}_grid_thw")
-    vision = getattr(host.config, "vision_config", None)
     if isinstance(table, Tensor):
+        vision = getattr(host.config, "vision_config", None)
         merge = getattr(vision, "spatial_merge_size", None) or getattr(vision, "merge_size", None) or 1
         sizes: list[Any] = [(t, h // merge, w // merge) for t, h, w in table.tolist()]
         if frames:
@@ -148,8 +148,8 @@ def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image],
             sizes = [(h, w) if t == 1 else (t, h, w) for t, h, w in sizes]
         return _fitting(sizes, images)
     table = named.get("image_sizes")
-    patch = getattr(vision, "patch_size", None)
-    if table is not None and isinstance(patch, int):
+    patch = None if table is None else getattr(getattr(host.config, "vision_config", None), "patch_size", None)
+    if isinstance(patch, int):
         merge = getattr(host.config, "spatial_merge_size", 1)
         sizes = [(int(h) // patch // merge, int(w) // patch // merge) for h, w in Tensor(table).tolist()]
         return _fitting(sizes, images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,10 +114,13 @@ def refill(value: Any, flat: Tensor, lengths: Sequence[int], row_totals: Sequenc
 
 def clone(output: Any, **fields: Any) -> Any:
     """Return a shallow copy of an encoder output with some fields replaced; attributes that are no fields survive."""
-    new = copy.copy(output)
-    for name, value in vars(output).items():
-        if name not in vars(new):
-            object.__setattr__(new, name, value)
+    if isinstance(output, OrderedDict):  # a ModelOutput: copy.copy would rebuild it from its fields, and slowly
+        new: Any = OrderedDict.__new__(type(output))
+        for name, value in OrderedDict.items(output):
+            OrderedDict.__setitem__(new, name, value)
+        vars(new).update(vars(output))
+    else:
+        new = copy.copy(output)
     for name, value in fields.items():
         setattr(new, name, value)
     return new

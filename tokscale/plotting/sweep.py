@@ -64,6 +64,8 @@ def plot_sweep(
         if fits and label in fits:
             x = np.geomspace(min(fits[label].n), max(fits[label].n), 100)
             ax.plot(x, fits[label](x), color=color, linewidth=1, linestyle=(0, (1, 1)), alpha=0.8)
+    if fits:  # one entry in the legend for all of them
+        ax.plot([], [], color=GREY, linewidth=1, linestyle=(0, (1, 1)), label="fitted laws")
     native = [row for row in rows if row["compressor"] == "native" and tokens_of(row) is not None]
     if native:
         _line(ax, native, {"color": GREY, "marker": "*", "label": "native", "linestyle": "none"}, thin=False)

@@ -39,6 +39,8 @@ class Answer:
         if self.fit is None:
             return "no law"
         low, high = self.fit.exponent_ci
+        if low == high == 0:
+            return "flat: one score at every budget"
         return f"{self.fit.exponent:.3f} [{low:.3f}, {high:.3f}]"
 
     @property
@@ -62,18 +64,19 @@ class Answer:
         return f"all {tokens_of(self.full):g}" if self.full and tokens_of(self.full) else "none"
 
     def sentence(self) -> str:
-        """Return all of it in one sentence."""
+        """Return all of it in one sentence, without the compressor's name."""
         of = "the unpatched score" if self.full else "the best score"
-        said = [f"{self.compressor}: {self.why_not}" if self.fit is None else f"{self.compressor}: exponent {self.law}"]
+        said = [f"{self.why_not}" if self.fit is None else f"exponent {self.law}"]
         if self.fit is not None:
-            said.append(f"{self.share:.0%} of {of} is {self.goal:.3g}, for which the law gives {self.by_law} tokens")
+            answers = f"the law gives {self.by_law} tokens" if self.budget.reachable else "the law has no answer"
+            said.append(f"{self.share:.0%} of {of} is {self.goal:.3g}, for which {answers}")
         if self.observed is None:
             said.append(
                 "no measured budget below the whole reached it" if self.full else "no measured budget reached it"
             )
         else:
             saves = " and ".join(f"{share:.0%} of {what}" for what, share in self.saved.items())
-            said.append(f"{self.measured} measured tokens reached it" + (f", which saves {saves}" if saves else ""))
+            said.append(f"measured, {self.measured} reached it" + (f", which saves {saves}" if saves else ""))
         return "; ".join(said) + "."
 
 

@@ -34,6 +34,7 @@ def render(
     profile: Profile | None = None,
     pictures: Mapping[str, Any] | None = None,
     footnotes: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page as a string: no script, no outside address, every picture inside.
 
@@ -46,6 +47,7 @@ def render(
         profile: measured times, for the section on cost.
         pictures: `{caption: Figure, Axes, PNG bytes or path}`, shown behind the cost; a caption is also the alt text.
         footnotes: how it was measured, in words.
+        names: what to call a compressor in sentences and the curve, where its label is not enough.
 
     Raises:
         InputError: nothing finished, several models or tasks, or a page of 5 MB and more.
@@ -57,8 +59,9 @@ def render(
     from ..plotting import plot_sweep
     from ..plotting.sweep import interval_of
 
-    found = answers(result, share)
-    curve = plot_sweep(result, chance=chance, fits={a.compressor: a.fit for a in found if a.fit is not None})
+    found, called = answers(result, share), dict(names or {})
+    laws = {a.compressor: a.fit for a in found if a.fit is not None}
+    curve = plot_sweep(result, chance=chance, fits=laws, names=called)
     rows = [row for row in result.rows if row["status"] == "ok"]
     cells = []
     for row in rows:
@@ -76,7 +79,7 @@ def render(
         lead=list(lead),
         share=f"{share:.0%}",
         answers=found,
-        sentences=[answer.sentence() for answer in found],
+        sentences=[f"{called.get(a.compressor, a.compressor)}: {a.sentence()}" for a in found],
         notes=_notes(found),
         model=first["model"],
         task=first["task"],

@@ -53,7 +53,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], str]:
     """Return the complete rows of a sweep's file, and its torn last line (an empty string if there is none)."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path} is a folder; name a CSV file" if Path(path).is_dir() else f"{path}: no such file")
     with open(path, encoding="utf-8", newline="") as file:
         text = file.read()
     if (
