@@ -147,9 +147,9 @@ def tell(found: Sequence[Answer], profile: Any) -> None:
     _print.out(f"\nThe budget that keeps 95 % of the unpatched accuracy, which is {goal:.3f}:")
     _print.table(head, rows)
     _print.out(
-        f"The law is S(n) = c n^exponent. Chance ({CHANCE:g}) lifts the low end of each curve and 1 bounds the\n"
-        "other, so it sums up the middle: where it and the measurement differ, trust the measurement. Intervals are for new\n"
-        "questions on 360 test scans, and too narrow for new scans. Savings and times are those of `measured`, times\n"
+        f"The law is S(n) = c n^exponent. Chance ({CHANCE:g}) lifts the low end of each curve and 1 bounds the other, "
+        "so it\nsums up the middle: where it and the measurement differ, trust the measurement. Intervals are for new "
+        "questions\non 360 test scans, and too narrow for new scans. Savings and times are those of `measured`, times\n"
         f"for {PROFILED} prompts ({profile.title}): prefill is the language model alone, first token adds\n"
         "the vision tower and the compressor."
     )
