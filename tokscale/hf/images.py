@@ -89,6 +89,8 @@ def cut(
         frames: equal parts that each entry is cut into (videos by frame); empty for one.
     """
     row_ends = list(accumulate(rows))
+    if groups is None and not frames and list(entries) == list(rows):  # an image in each row: by far the usual call
+        return [Image(row, end - n, end) for row, (n, end) in enumerate(zip(rows, row_ends))]
     entry_ends = list(accumulate(entries))
     if groups is None:
         ends = set(entry_ends)
