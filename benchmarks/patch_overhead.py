@@ -53,7 +53,7 @@ def main() -> None:
     model, _ = demo.load()
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, CPU, one thread, {options.pairs} pairs")
     print(f"{'batch':>5} {'case':<24} {'unpatched ms':>12} {'patched/unpatched: median':>26} {'quartiles':>16}")
-    for batch in (1, 8, 32):
+    for batch in (1, 8, 16, 32):
         inputs = demo.collate(demo.samples(batch), processor)
         cases = {
             "keeps all 144": ("divprune", 144),
@@ -63,7 +63,7 @@ def main() -> None:
         }
         for name, (compressor, k) in cases.items():
             with tokscale.patch(model, compressor, num_tokens=k):
-                found, base = ratios(plain, model, inputs, options.pairs if batch < 32 else options.pairs // 4)
+                found, base = ratios(plain, model, inputs, options.pairs if batch < 16 else options.pairs // 2)
             low, mid, high = np.percentile(found, [25, 50, 75])
             print(f"{batch:>5} {name:<24} {base:>12.2f} {mid:>26.3f} {f'{low:.3f}, {high:.3f}':>16}")
 
