@@ -7,6 +7,7 @@ where one route only is involved, bitwise where nothing may change.
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -143,6 +144,22 @@ def test_touching_images(family: Family, model: Any, compressor: Any) -> None:
         close(forward(model, batch.inputs).logits, expected.logits)
         assert kept_placeholders(batch, handle.last.keep) == [[K, K]]
         assert [image.n for image in handle.last.images] == [len(c) for c in batch.images[0]]
+
+
+def test_a_budget_that_no_row_can_exceed(family: Family, model: Any, compressor: Any) -> None:
+    """The model runs as it is; the record has every image all the same, and holds no pixels."""
+    batch = prompt(family, [[3, "image", "image", 4]])
+    expected = forward(model, batch.inputs).logits
+    sizes = [len(columns) for columns in batch.images[0]]
+    with tokscale.patch(model, compressor, num_tokens=sum(sizes), **family.options()) as handle:
+        inputs = {name: value.clone() for name, value in batch.inputs.items()}
+        pixels = weakref.ref(inputs["pixel_values"])
+        assert torch.equal(forward(model, inputs).logits, expected)
+        del inputs
+        assert pixels() is None
+        assert [(im.row, im.n, im.k, im.positions) for im in handle.last.images] == [(0, n, n, None) for n in sizes]
+        assert bool(handle.last.keep.all()) and handle.last.index is None
+        assert torch.equal(handle.last.is_image, batch.ids == IMAGE)
 
 
 def test_images_that_fit_stay_beside_those_that_do_not(family: Family, model: Any, compressor: Any) -> None:

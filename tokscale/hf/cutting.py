@@ -75,8 +75,7 @@ def cut_modality(
         )
     value = getattr(output, field_of(output))
     flat, entries = flatten(value)
-    by_entry = _entries_are_images(host, modality, value)
-    tiles = handle._unit == "tile"
+    by_entry = entries_are_images(host, modality, value)
     if len(flat) != sum(rows):
         found = presized(
             entries, rows, runs_of(mask), by_entry, lambda i, n: budgets.length(n, budgets.of(first + i, n, None))
@@ -93,6 +92,21 @@ def cut_modality(
         images = [image for image, _ in found]
         shapes = grids(host, modality, named, images)
         return Modality(modality, mask, output, flat, entries, images, shapes, [k for _, k in found], True)
+    images, shapes = cut_entries(handle, modality, named, entries, by_entry, mask, rows)
+    return Modality(modality, mask, output, flat, entries, images, shapes, [image.n for image in images])
+
+
+def cut_entries(
+    handle: PatchHandle,
+    modality: str,
+    named: dict[str, Any],
+    entries: list[int],
+    by_entry: bool,
+    mask: Tensor,
+    rows: list[int],
+) -> tuple[list[Image], list[Grid]]:
+    """Return the images of features that are as many as the placeholders, and their grids."""
+    host, tiles = handle._host, handle._unit == "tile"
     groups = None
     if not by_entry and not (tiles and host.model_type in families.TILE_ENTRIES):
         runs = runs_of(mask)
@@ -103,11 +117,10 @@ def cut_modality(
             _warn_once(handle)
     frames = _frames(named, entries) if handle._unit == "frame" and modality == "video" else ()
     images = cut(entries, rows, groups, frames)
-    shapes = grids(host, modality, named, images, bool(frames))
-    return Modality(modality, mask, output, flat, entries, images, shapes, [image.n for image in images])
+    return images, grids(host, modality, named, images, bool(frames))
 
 
-def _entries_are_images(host: Host, modality: str, value: Any) -> bool:
+def entries_are_images(host: Host, modality: str, value: Any) -> bool:
     if isinstance(value, Tensor) and value.ndim == 2:
         return False
     if modality == "video":

@@ -1,12 +1,13 @@
 """The front door: `forward` and `generate` of a patched model, step by step.
 
 Encode the images with the model's own method, compress them, shorten the prompt, and call the original; inside that
-call the feature method answers with the compressed features.
+call the feature method answers with the compressed features. Where no image can be above the budget, the original runs
+at once.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +15,9 @@ from torch import Tensor
 
 from ..errors import UnsupportedInputError
 from . import caches, positions, prompt
-from .compress import Budgets, Clock, compress_images
-from .context import Context
-from .cutting import Modality, cut_modality
-from .features import Piece, clone, compressed, field_of, repeated
+from .features import clone, field_of, repeated
 from .host import PIXELS, modalities
-from .last import ImageRecord, LastCall
+from .plan import Plan, all_stay, make_plan, record_all
 from .seam import Call, Seam, active, running
 
 if TYPE_CHECKING:
@@ -50,6 +48,8 @@ def answer(seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if seam.name == "forward":  # a projection that a model's own generate calls in place of get_image_features
         output = call.outputs.get("image")
         return getattr(output, field_of(output)) if call.changed else seam.original(*args, **kwargs)
+    if call.on_encoded is not None and seam.name == "get_image_features":
+        return call.on_encoded(call, seam.original(*args, **kwargs))
     modality = seam.name.removeprefix("get_").removesuffix("_features")
     if (output := call.outputs.get(modality)) is None:
         return seam.original(*args, **kwargs)
@@ -92,8 +92,11 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         raise UnsupportedInputError("placeholders are found in input_ids; pass input_ids")
     if cached:
         raise caches.kept(cached)
+    if not generating and all_stay(handle, named, counts):
+        with running(Call(handle, on_encoded=partial(record_all, named, masks, counts))):
+            return seam.original(*args, **kwargs)
     encoded = handle._encode(named, list(masks))
-    plan = _plan(handle, named, masks, counts, encoded, generating)
+    plan = make_plan(handle, named, masks, counts, encoded, generating)
     handle.last = plan.last
     taken, call = _arguments(handle, seam, named, plan, encoded, generating)
     if taken is None:  # nothing leaves: the caller's own arguments
@@ -124,69 +127,8 @@ def _bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any])
     return named
 
 
-@dataclass
-class _Plan:
-    """What one call does: the encoder outputs to hand out, the short prompt (None: the long one), the record."""
-
-    outputs: dict[str, Any]
-    totals: dict[str, list[int]]  # vision tokens left per row
-    short: prompt.Short | None
-    real: Tensor | None
-    last: LastCall
-
-
-def _plan(
-    handle: PatchHandle,
-    named: dict[str, Any],
-    masks: dict[str, Tensor],
-    counts: dict[str, list[int]],
-    encoded: dict[str, Any],
-    generating: bool,
-) -> _Plan:
-    """Cut, compress and refill every modality, and say which columns stay."""
-    ids, budgets = named["input_ids"], Budgets(handle.compressor, handle._budget, handle._ratio)
-    parts: list[Modality] = []
-    for name, mask in masks.items():
-        first = sum(len(part.images) for part in parts)
-        parts.append(cut_modality(handle, name, named, encoded[name], mask, counts[name], budgets, first))
-    budgets.expect(sum(len(part.images) for part in parts))
-    context, clock = None, Clock(ids.device)
-    outputs, records, left, keep, count = {}, [], {}, None, 0
-    dropped = [0] * len(ids)
-    for part in parts:
-        wanted = [budgets.of(count + i, im.n, grid) for i, (im, grid) in enumerate(zip(part.images, part.grids))]
-        lengths = [budgets.length(image.n, budget) for image, budget in zip(part.images, wanted)]
-        count += len(part.images)
-        pieces = [Piece(image.start, image.end) for image in part.images]
-        outputs[part.name], left[part.name] = part.output, counts[part.name]
-        if any(k < image.n for k, image in zip(lengths, part.images)):
-            context = context or Context(handle, named, parts, encoded)  # not built where all is kept
-            compress_images(budgets, part, pieces, wanted, lengths, context, clock)
-            totals = [0] * len(ids)
-            for image, k in zip(part.images, lengths):
-                totals[image.row] += k
-                dropped[image.row] += image.n - k
-            selects = not getattr(handle.compressor, "mixture", False)
-            outputs[part.name] = compressed(part.output, part.entries, pieces, totals, selects=selects)
-            left[part.name] = totals
-            if not part.presized:
-                stays = prompt.keep_mask(part.mask, torch.cat([piece.kept(ids.device) for piece in pieces]))
-                keep = stays if keep is None else keep & stays
-        for image, grid, k, piece in zip(part.images, part.grids, lengths, pieces):
-            mix = None if piece.assignment is None else piece.assignment.detach()  # the record holds no graph
-            records.append(ImageRecord(image.row, part.name, None, image.n, k, piece.positions, grid, mix))
-    short = real = None
-    if keep is not None:
-        pad, eos = handle._pad_and_eos(named)
-        real = prompt.real_columns(ids, named.get("attention_mask"), generating=generating, pad=pad, eos=eos)
-        pad_left = generating or (real is not None and not bool(real[:, 0].all()))
-        short = prompt.shorten_columns(keep, dropped, real=real, pad_left=pad_left)
-    is_image = parts[0].mask if len(parts) == 1 else torch.stack([part.mask for part in parts]).any(0)
-    return _Plan(outputs, left, short, real, LastCall(records, is_image, short, clock))
-
-
 def _arguments(
-    handle: PatchHandle, seam: Seam, named: dict[str, Any], plan: _Plan, encoded: Any, generating: bool
+    handle: PatchHandle, seam: Seam, named: dict[str, Any], plan: Plan, encoded: Any, generating: bool
 ) -> tuple[dict[str, Any] | None, Call]:
     """Return the arguments for the original (None: the caller's own) and the call for the seams."""
     host = handle._host

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -35,11 +36,17 @@ class LastCall:
             unlike numbers are padded anew); None where the prompt stayed as it was.
     """
 
-    def __init__(self, images: Sequence[ImageRecord], is_image: Tensor, short: Short | None, clock: Clock) -> None:
-        self.images = list(images)
+    def __init__(
+        self, images: Callable[[], Sequence[ImageRecord]], is_image: Tensor, short: Short | None, clock: Clock
+    ) -> None:
+        self._images = images  # made when asked for: a call that keeps everything need not know its images
         self.is_image = is_image
         self._short = short
         self._clock = clock
+
+    @cached_property
+    def images(self) -> list[ImageRecord]:
+        return list(self._images())
 
     @property
     def index(self) -> Tensor | None:

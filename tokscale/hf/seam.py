@@ -32,9 +32,8 @@ class Call:
     originals: dict[str, Tensor] = field(default_factory=dict)  # (B, S) arguments before they were shortened
     lost: Tensor | None = None  # (B,) tokens that left each row
     totals: dict[str, list[int]] = field(default_factory=dict)  # modality -> vision tokens left per row
-    pixels: dict[str, int] = field(
-        default_factory=dict
-    )  # modality -> first axis of its pixels, as the caller gave them
+    pixels: dict[str, int] = field(default_factory=dict)  # modality -> first axis of its pixels as the caller gave them
+    on_encoded: Callable[[Call, Any], Any] | None = None  # sees the encoder output that the model itself makes
 
 
 _CALLS: ContextVar[tuple[Call, ...]] = ContextVar("tokscale_calls", default=())
