@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import FitError
-from . import notes
-from .curve import Curve
-from .intervals import t_quantile
-from .laws import Array, choose
+from . import fieller, notes
+from .law import Array, choose
 from .points import check_level
 from .serial import encode
 
@@ -96,7 +94,9 @@ def find_budget(fit: ScalingFit, target: Any, *, of: str = "full", level: float 
         return _replace(unreachable, warnings=tuple(text for text in said if text is not None))
     if of == "asymptote" and not fit.identified.get("asymptote", False):
         return unreachable
-    exact, lo, hi = _solve(curve, score, level, growth, target if of == "full" else None)
+    if fit.ceil is not None and score > fit.ceil:
+        return _replace(unreachable, warnings=(notes.target_out_of_range(score, fit.ceil),))
+    exact, lo, hi = fieller.solve(curve, score, level, growth, target if of == "full" else None)
     if not math.isfinite(exact):
         return unreachable
     far = notes.extrapolation(exact, n_full)
@@ -126,43 +126,6 @@ def _read_target(fit: ScalingFit, target: Any, of: str) -> float:
     if not math.isfinite(value) or (value <= 0 and fit._curve.law.logarithmic):
         raise FitError(f'budget_for({target}, of="score"): form="{fit.form}" takes scores above 0 only')
     return value
-
-
-def _solve(
-    curve: Curve, score: float, level: float, growth: tuple[float, float], share: float | None
-) -> tuple[float, float, float]:
-    """Return the solution of `S(n) = score` and the ends of the set that a likelihood-ratio test accepts (Fieller).
-
-    A budget n0 is accepted when `(v - a'b)**2 <= t**2 Var(a'b)`. For a fixed score, `a = x(n0)` and `v = link(score)`.
-    For a share f of the fitted score at the largest budget, `a = x(n0) - x(n_full)` and `v = ln f` in a log form, else
-    `a = x(n0) - f x(n_full)` and `v = 0`. Each time `a = fixed + l d` with `l = ln n0 - center` and `d = (0, 1)`:
-    a quadratic inequality in `l`.
-    """
-    law, coef, slope = curve.law, curve.coef, float(curve.coef[1])
-    far = float(np.log(curve.points.n[-1])) - curve.center
-    if share is None:
-        fixed, v = np.array([1.0, 0.0]), float(law.link(np.array(score), curve.points.floor, curve.points.ceil))
-    elif law.logarithmic:
-        fixed, v = np.array([0.0, -far]), math.log(share)
-    else:
-        fixed, v = np.array([1 - share, -share * far]), 0.0
-    v -= float(fixed @ coef)
-    exact = _exp(v / slope + curve.center)
-    cov = curve.covariance()
-    if cov is None:  # a robust line: the exponent alone has an interval, which is enough for a share
-        if share is None:
-            return exact, math.nan, math.nan
-        lo, hi = (_exp(math.log(share) / p + far + curve.center) for p in growth)
-        return exact, lo, hi
-    cov = cov * t_quantile((1 + level) / 2, curve.solution.dof) ** 2
-    quadratic = slope**2 - float(cov[1, 1])  # > 0: the interval of the exponent lies above 0
-    half, constant = slope * v + float(fixed @ cov[1]), v**2 - float(fixed @ cov @ fixed)
-    root = math.sqrt(max(0.0, half**2 - quadratic * constant))
-    return exact, _exp((half - root) / quadratic + curve.center), _exp((half + root) / quadratic + curve.center)
-
-
-def _exp(value: float) -> float:
-    return math.exp(value) if value < 709 else math.inf
 
 
 def find_optimum(

@@ -50,7 +50,7 @@ def held_out_skill(curve: Curve, holdout_from: float | None = None) -> Skill:
         )
     part = Curve.of(law, points.keep(train), curve.robust)
     score = points.score[~train]
-    predicted = law.predict(part.coef, part.center, points.n[~train], points.floor, points.ceil)
+    predicted = part.predict(points.n[~train])
     mape = float(np.mean(np.abs(predicted - score) / np.abs(score)))
     baseline = float(np.mean(np.abs(np.max(points.score[train]) - score) / np.abs(score)))
     if baseline > 0:

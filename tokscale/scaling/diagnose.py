@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .curve import Curve
 from .intervals import t_quantile
-from .laws import Array
+from .law import Array
 from .robust import robust_scale
 
 
 def scale(curve: Curve) -> dict[str, float]:
     """Return `rss` (weighted, fitted space) and `sigma**2 = rss / dof`."""
     rss, dof = float(curve.residuals @ curve.residuals), curve.solution.dof
+    if curve.solution.dispersion is not None:
+        return {"rss": rss, "sigma": math.sqrt(curve.solution.dispersion)}
     return {"rss": rss, "sigma": math.sqrt(rss / dof) if dof > 0 else math.nan}
 
 
@@ -43,7 +46,9 @@ def _r2(values: Array, error: Array) -> float:
 def likelihood(curve: Curve, rss: float) -> dict[str, float]:
     """Return the Gaussian log-likelihood on the score scale, AICc and BIC: forms fitted in different spaces compare."""
     points, n = curve.points, len(curve.points)
-    k = len(curve.coef) + 1  # sigma counts
+    if curve.law.counted:  # a quasi-likelihood: nothing to compare with
+        return dict.fromkeys(("loglik", "aicc", "bic"), math.nan)
+    k = len(curve.law.params) + 1  # sigma counts
     loglik = math.inf
     if rss > 0:
         jacobian = float(np.sum(curve.law.log_jacobian(points.score, points.floor, points.ceil)))
@@ -56,13 +61,17 @@ def likelihood(curve: Curve, rss: float) -> dict[str, float]:
 def leave_one_out(curve: Curve) -> dict[str, float]:
     """Return the root mean square error of each point predicted without it, on the score scale and in the fitted space.
 
-    Least squares has the closed form `e_i / (1 - h_ii)`; a robust line is fitted again without each point.
+    Least squares has the closed form `e_i / (1 - h_ii)`; everything else is fitted again without each point.
     """
     points, solution = curve.points, curve.solution
     _, counts = np.unique(points.n, return_counts=True)
     if len(counts) - np.any(counts == 1) < curve.law.min_budgets:
         return {"loo_rmse": math.nan, "loo_rmse_link": math.nan}
-    if curve.robust is None:
+    if points.constant:
+        error = np.zeros(len(points))
+    elif curve.law.theta is not None:
+        error = solution.z - _all_without(curve)
+    elif curve.robust is None and not curve.law.counted:
         error = solution.residuals / np.sqrt(points.weights) / (1 - solution.leverage)
     else:
         error = np.array([_without(curve, i) for i in range(len(points))])
@@ -75,15 +84,28 @@ def leave_one_out(curve: Curve) -> dict[str, float]:
     }
 
 
+def _all_without(curve: Curve) -> Array:
+    """Return the prediction of each point by the law fitted without it: all fits in one search."""
+    problem, law, n_obs = curve.solution.profile.problem, curve.law, len(curve.points)  # type: ignore[union-attr]
+    others = ~np.eye(n_obs, dtype=bool)
+    grids = np.stack([law.theta.grid(problem.log_n[row]) for row in others])  # type: ignore[union-attr]
+    theta, found = replace(problem, root_w=problem.root_w * others, grid=grids).minimise()
+    x = law.basis(problem.log_n, problem.center, theta)
+    return np.sum(x * found.coef[:, 0], axis=-1)
+
+
 def _without(curve: Curve, i: int) -> float:
     rest = Curve.of(curve.law, curve.points.keep(np.arange(len(curve.points)) != i), curve.robust)
     log_n = np.log(curve.points.n[i : i + 1])
-    return float(curve.solution.z[i] - curve.law.linear(rest.coef, rest.center, log_n)[0])
+    return float(curve.solution.z[i] - curve.law.linear(rest.coef, rest.center, rest.theta, log_n)[0])
 
 
 def chi_square(curve: Curve, fitted: Array) -> dict[str, Any]:
     """Return chi2 per degree of freedom under the errors of the scores, and the factor by which these are too small."""
     points, dof = curve.points, curve.solution.dof
+    if curve.law.counted:  # the errors of the model, not those at the observed shares
+        chi2 = float(curve.residuals @ curve.residuals) / dof if dof > 0 else math.nan
+        return {"chi2_dof": chi2, "birge": max(1.0, math.sqrt(chi2)) if dof > 0 else math.nan}
     if points.score_se is None:
         return {"chi2_dof": None, "birge": None}
     chi2 = float(np.sum(((points.score - fitted) / points.score_se) ** 2)) / dof if dof > 0 else math.nan

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..errors import FitError
 from . import diagnose, notes
-from .curve import Curve, Interval
-from .laws import Array, Law, choose, get_law
+from .curve import Curve
+from .identified import judge
+from .law import Array, Law, choose
+from .laws import get_law
 from .points import Points, check_level, read_points
 from .result import ScalingFit
 from .robust import METHODS
@@ -73,7 +75,7 @@ def fit_power_law(
     """
     law = get_law(form)
     level = check_level(level)
-    _check_options(robust, ci, se, weights, n_boot, seed)
+    _check_options(law, robust, ci, se, weights, n_boot, seed)
     points = read_points(
         law, n, score, se=se, weights=weights, n_items=n_items, floor=floor, ceil=ceil, exclude=exclude
     )
@@ -82,12 +84,18 @@ def fit_power_law(
     return fit
 
 
-def _check_options(robust: Any, ci: Any, se: Any, weights: Any, n_boot: Any, seed: Any) -> None:
+def _check_options(law: Law, robust: Any, ci: Any, se: Any, weights: Any, n_boot: Any, seed: Any) -> None:
     choose("robust", robust, (*METHODS, None))
     choose("ci", ci, _CI)
     for name, value in (("n_boot", n_boot), ("seed", seed)):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
             raise FitError(f"{name} must be an integer >= 0, got {value!r}")
+    if robust is not None and law.form != "power":
+        raise FitError('robust= works with form="power" only')
+    if law.theta is not None and ci in ("t", "hc3", "bootstrap_t"):
+        raise FitError(f'ci="{ci}" works with the linear forms only; form="{law.form}" takes "profile" or "bootstrap"')
+    if law.counted and ci in ("hc3", "bootstrap_t", "bootstrap"):
+        raise FitError(f'ci="{ci}" resamples or weighs scores, and form="{law.form}" models counts; it takes ci="t"')
     if robust is not None and ci not in ("auto", None):
         raise FitError(
             f'ci="{ci}" does not go with robust="{robust}", which has an interval of its own; pass ci="auto"'
@@ -109,20 +117,20 @@ def estimate(
 ) -> ScalingFit:
     """Return the fit of checked points; its warnings are listed, none is issued."""
     curve = Curve.of(law, points, robust)
-    params, se, interval, method = curve.parameters(ci, level, n_boot=n_boot, seed=seed)
-    constant = bool(np.all(points.score == points.score[0]))
-    fitted = points.score if constant else law.predict(curve.coef, curve.center, points.n, points.floor, points.ceil)
+    found = curve.parameters(ci, level, n_boot=n_boot, seed=seed)
+    verdict = judge(curve, level)
+    fitted = points.score if points.constant else curve.predict(points.n)
     spread = diagnose.scale(curve)
     t = diagnose.studentized(curve, spread["rss"])
     outliers = diagnose.outliers(curve, t, level)
     line, leverage = curve.line, curve.solution.leverage
     return ScalingFit(
         form=law.form,
-        params=params,
-        se=se,
-        ci=interval,
+        params={name: math.nan if name in verdict.hidden else v for name, v in found.values.items()},
+        se={name: math.nan if name in verdict.hidden else v for name, v in found.se.items()},
+        ci=found.ci,
         level=level,
-        ci_method=method,
+        ci_method=found.method,
         n=points.give_back(points.n),
         score=points.give_back(points.score),
         weights=points.give_back(points.weights),
@@ -139,42 +147,47 @@ def estimate(
         leverage=points.give_back(leverage),
         studentized=points.give_back(t),
         outliers=tuple(sorted(int(i) for i in points.order[outliers["where"]])),
-        identified=dict.fromkeys(law.params, curve.determined),
-        at_bound=(),
+        identified=verdict.identified,
+        at_bound=verdict.at_bound,
         converged=line is None or line.converged,
-        warnings=_warnings(curve, ci, level, interval, t, outliers),
+        warnings=_warnings(curve, ci, level, verdict.said, t, outliers),
         robust_weights=None if line is None or line.weights is None else points.give_back(line.weights),
         robust=robust,
         floor=points.floor,
         ceil=points.ceil,
         score_se=None if points.score_se is None else points.give_back(points.score_se),
         excluded_points=points.excluded_points,
-        optimum=dict(params),
+        optimum=dict(found.values),
         coef=tuple(float(b) for b in curve.coef),
         center=curve.center,
+        theta=curve.theta,
+        n_items=None if points.n_items is None else points.give_back(points.n_items),
     )
 
 
 def _warnings(
-    curve: Curve, ci: str | None, level: float, interval: dict[str, Interval], t: Array, outliers: dict[str, Any]
+    curve: Curve, ci: str | None, level: float, said: tuple[str, ...], t: Array, outliers: dict[str, Any]
 ) -> tuple[str, ...]:
     law, points = curve.law, curve.points
-    growth = law.exponent(interval)
-    said: list[str | None] = [notes.no_interval(law, len(points.budgets)), notes.small_sample(law, len(points))]
+    texts: list[str | None] = [notes.no_interval(law, len(points.budgets))]
+    if not law.counted:
+        texts.append(notes.small_sample(law, len(points)))
+    texts += said
     if curve.determined and ci is not None:
-        said.append(notes.flat(level, growth))
-        if curve.robust not in ("theil_sen", "lad"):  # these have no interval for a new score
+        growth = curve.growth_interval(level)
+        texts.append(notes.flat(level, growth))
+        if curve.robust not in ("theil_sen", "lad") and not law.bounded:  # these have no interval for a new score
             far = 2 * float(points.n[-1])
-            a = law.basis(np.log(far), curve.center)
-            ends = (float(law.inverse(z, points.floor, points.ceil)) for z in curve.interval(a, level, new=True))
-            lo, hi = ends
-            said.append(notes.out_of_range(level, far, (lo, hi), points.floor, points.ceil))
+            lo, hi = (float(law.inverse(z, None, None)) for z in curve.interval_at(np.log(far), level, new=True))
+            texts.append(notes.out_of_range(level, far, (lo, hi), points.floor, points.ceil))
         if curve.robust is not None:
-            said.append(notes.robust_interval(curve.robust, len(points), level, all(map(math.isfinite, growth))))
+            texts.append(notes.robust_interval(curve.robust, len(points), level, all(map(math.isfinite, growth))))
+    if curve.determined and law.derived and curve.theta < 0:
+        texts.append(notes.accelerating(law.theta.name, curve.theta))  # type: ignore[union-attr]
     if curve.determined:
-        said += notes.leverage(points, curve.solution.leverage)
-    said += notes.outliers(points, t, outliers["where"], outliers["limit"])
-    said += notes.non_monotone(points)
+        texts += notes.leverage(points, curve.solution.leverage)
+    texts += notes.outliers(points, t, outliers["where"], outliers["limit"])
+    texts += notes.non_monotone(points)
     if curve.line is not None and not curve.line.converged:
-        said.append(f'not-converged: robust="{curve.robust}" did not settle; its last step is given')
-    return tuple(text for text in said if text is not None)
+        texts.append(f'not-converged: robust="{curve.robust}" did not settle; its last step is given')
+    return tuple(text for text in texts if text is not None)

@@ -1,17 +1,20 @@
-"""Intervals for linear functionals of a fit: t, HC3 and two residual bootstraps.
+"""Intervals for functionals of a fit: t or profile likelihood, HC3, and two residual bootstraps.
 
-Every interval on the curve, its parameters and its budgets is one for `v = a' b`. `profile_functional` gives it by
-profile likelihood, which for a law that is linear in its coefficients is the exact t interval (with the variance of a
-new observation added, the t prediction interval).
+Every interval on the curve, its parameters and its budgets is one for `v = a(theta)' b`. `profile_functional` gives it
+by profile likelihood, which for a law without a theta is the exact t interval (with the variance of a new observation
+added, the t prediction interval).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..errors import FitError
-from .laws import Array
+from .law import Array, Law
 from .least_squares import Solution
+from .profile import Vector
 
 
 def t_quantile(p: float, dof: float) -> float:
@@ -33,25 +36,39 @@ def f_cut(level: float, dof: int) -> float:
     return t_quantile((1 + level) / 2, dof) ** 2
 
 
-def profile_functional(solution: Solution, a: Array, level: float, *, extra: float = 0.0) -> tuple[Array, Array]:
-    """Return the ends of the set of `v` that a likelihood-ratio test at `level` accepts.
+def profile_functional(
+    solution: Solution, vector: Vector, count: int, level: float, *, new: bool = False, above: float = -np.inf
+) -> tuple[Array, Array]:
+    """Return the ends of the sets of `v = vector(theta)' b` that a likelihood-ratio test at `level` accepts.
 
-    With `R` the profile of the residual sum of squares and `T = R_min (1 + F(level; 1, N-k) / (N-k))`, the set is
-    `a' b +- sqrt((a' (X'WX)^-1 a + extra) (T - R))`. A law without a nonlinear parameter has one `R`, its minimum, and
-    this is the t interval.
+    With `R` the profile of the residual sum of squares and `T = R_min (1 + F(level; 1, N-k) / (N-k))`, the set is the
+    union over the thetas with `R <= T` of `a' b +- sqrt((a' (X'WX)^-1 a + e) (T - R))`. A law without a theta has one
+    `R`, its minimum, and this is the t interval.
 
     Args:
         solution: the least-squares fit.
-        a: functionals, shape `(..., p)`.
+        vector: thetas, (count, K) or (1, K), to functionals (..., K, p); for a law without a theta, 0.0 to (count, p).
+        count: how many functionals.
         level: confidence level in (0, 1).
-        extra: 0 for the mean, the variance of an observation in units of sigma^2 for a new observation.
+        new: adds the variance of an observation, in units of sigma^2, to the set (the e above): a new observation.
+        above: thetas up to this are left out.
     """
-    v = a @ solution.coef
     if solution.dof <= 0:
-        return np.full_like(v, np.nan), np.full_like(v, np.nan)
-    room = solution.rss * f_cut(level, solution.dof) / solution.dof  # T - R
-    half = np.sqrt((solution.h(a) + extra) * room)
+        return np.full(count, np.nan), np.full(count, np.nan)
+    extra = solution.new_variance if new else 0.0
+    room = solution.variance * f_cut(level, solution.dof)  # T - R_min
+    if solution.profile is not None:
+        return solution.profile.ends(vector, count, solution.rss + room, extra=extra, above=above)
+    a = np.broadcast_to(vector(np.array(0.0)), (count, len(solution.coef)))
+    v, half = a @ solution.coef, np.sqrt((solution.h(a) + extra) * room)
     return v - half, v + half
+
+
+def theta_interval(solution: Solution, level: float) -> tuple[float, float]:
+    """Return the interval of theta itself: where `R <= T`."""
+    if solution.dof <= 0 or solution.profile is None:
+        return np.nan, np.nan
+    return solution.profile.theta_interval(solution.rss + solution.variance * f_cut(level, solution.dof))
 
 
 def sandwich(x: Array, residuals: Array, weights: Array) -> Array:
@@ -82,6 +99,41 @@ def hc3(solution: Solution, a: Array, level: float) -> tuple[Array, Array]:
     return covariance_interval(solution.coef, cov, a, level, solution.dof)
 
 
+def resamples(solution: Solution, level: float, n_boot: int, seed: int) -> Array:
+    """Return residuals drawn with replacement, (n_boot, N), or raise `FitError` for too few."""
+    tail = (1 - level) / 2
+    if n_boot < 1 / tail:
+        raise FitError(
+            f"n_boot={n_boot} is too few for a {100 * level:g}% interval; use at least {int(np.ceil(1 / tail))}"
+        )
+    n_obs = len(solution.z)
+    picks = np.random.default_rng(seed).integers(0, n_obs, size=(n_boot, n_obs))
+    return solution.residuals[picks]
+
+
+def bootstrap_profile(
+    law: Law, solution: Solution, level: float, *, n_boot: int, seed: int
+) -> tuple[dict[str, tuple[float, float]], tuple[float, float]]:
+    """Return percentile intervals of the linear parameters of a law with a theta, and of theta.
+
+    Every resample gets the theta of a parabola through the least point of the grid and its neighbours: one stacked
+    least squares serves them all.
+    """
+    problem, tail = solution.profile.problem, (1 - level) / 2  # type: ignore[union-attr]
+    drawn = resamples(solution, level, n_boot, seed)
+    curve = (solution.z * problem.root_w - solution.residuals)[None]
+    star = replace(problem, z=(curve + drawn) / problem.root_w)
+    theta = star.grid_minimum()
+    found = star.at(theta[:, None])
+    coef, named = found.coef[:, 0], {}
+    for name, functional in law.parameters.items():
+        v = np.sum(functional.vector(solution.center, theta) * coef, axis=-1)
+        lo, hi = np.quantile(v, [tail, 1 - tail])
+        named[name] = functional.interval(float(lo), float(hi))
+    lo, hi = np.quantile(theta, [tail, 1 - tail])
+    return named, (float(lo), float(hi))
+
+
 def bootstrap(
     solution: Solution, a: Array, level: float, *, n_boot: int, seed: int, studentised: bool
 ) -> tuple[Array, Array]:
@@ -92,16 +144,10 @@ def bootstrap(
     divide by and is left out of the studentised one.
     """
     tail = (1 - level) / 2
-    if n_boot < 1 / tail:
-        raise FitError(
-            f"n_boot={n_boot} is too few for a {100 * level:g}% interval; use at least {int(np.ceil(1 / tail))}"
-        )
     v = a @ solution.coef
     if solution.rss == 0:
         return v.copy(), v.copy()
-    n_obs = len(solution.z)
-    picks = np.random.default_rng(seed).integers(0, n_obs, size=(n_boot, n_obs))
-    drawn = solution.residuals[picks]  # (n_boot, N)
+    drawn = resamples(solution, level, n_boot, seed)
     projected = drawn @ solution.q  # (n_boot, p)
     shift = projected @ (a @ solution.root).T  # (n_boot, functionals)
     if not studentised:

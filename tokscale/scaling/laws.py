@@ -1,106 +1,24 @@
-"""The forms a scaling law can take: one frozen object each, in the table `LAWS`.
+"""The forms a scaling law can take, in the table `LAWS`. A new form is one new object here.
 
-A form maps scores to a fitted space by its link, where it is linear in coefficients `b`: `link(S) = x(n)' b`. Its named
-parameters are functions of linear functionals `v = a' b`, so that one routine gives every interval. A new form is one
-new object here; the fit, the intervals, the budgets and the tests find it in the table.
+Sources: `power` T. Li, G. Zhou, X. Zhao, Q. Zhao 2025, arXiv:2412.18387, and `regime` from the theory there; `broken`
+E. Caballero, K. Gupta, I. Rish, D. Krueger, "Broken Neural Scaling Laws", 2022, arXiv:2210.14891, with one break of
+fixed width; `neglog` J. Krajewski et al. 2025, arXiv:2512.08894; `saturating` is G. E. P. Box and D. R. Cox's
+transformation of n, "An Analysis of Transformations", 1964; `binomial` R. W. M. Wedderburn, "Quasi-likelihood
+functions", 1974.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..errors import FitError
+from . import bases, links
+from .law import Array, Functional, Law, Theta, choose
 
-Array = npt.NDArray[np.float64]
-Link = Callable[[Array, "float | None", "float | None"], Array]
-
-
-@dataclass(frozen=True)
-class Functional:
-    """A named parameter: `value(v)` of the linear functional `v = vector(center)' b`; `scale` is `|d value / d v|`."""
-
-    vector: Callable[[float], Array]
-    value: Callable[[float], float]
-    scale: Callable[[float], float]
-
-    def interval(self, lo: float, hi: float) -> tuple[float, float]:
-        """Return the interval of the parameter from that of the functional (`value` is monotone)."""
-        ends = self.value(lo), self.value(hi)
-        return ends if ends[0] <= ends[1] else ends[::-1]
-
-
-@dataclass(frozen=True)
-class Law:
-    """One form of the scaling law.
-
-    `link`, `inverse`, `link_slope` (dz/dS) and `log_jacobian` (ln|dz/dS|) take `(values, floor, ceil)`.
-    `basis(L, center)` gives x(n) for `L = ln n`, shape `(..., p)`, and `basis_slope` its derivative in L.
-    `growth(center)` is the functional whose sign says whether the score grows. `check(score, index)` raises `FitError`
-    for a score that the link cannot take.
-    """
-
-    form: str
-    formula: str
-    space: str  # how the fitted space is called in a sentence
-    min_budgets: int  # distinct budgets that determine the curve
-    min_interval: int  # distinct budgets that give an interval
-    link: Link
-    inverse: Link
-    link_slope: Link
-    log_jacobian: Link
-    basis: Callable[[Array, float], Array]
-    basis_slope: Callable[[Array, float], Array]
-    growth: Callable[[float], Array]
-    parameters: Mapping[str, Functional]
-    check: Callable[[Array, npt.NDArray[np.intp]], None]
-    exponent_is: tuple[str, int]  # the parameter that says how the score grows, and its sign
-    logarithmic: bool  # fitted in ln S
-
-    def __reduce__(self) -> tuple[Callable[[str], Law], tuple[str]]:
-        return get_law, (self.form,)  # a copy or a pickle of a fit refers to the table
-
-    @property
-    def params(self) -> tuple[str, ...]:
-        return tuple(self.parameters)
-
-    def exponent(self, interval: Mapping[str, tuple[float, float]]) -> tuple[float, float]:
-        """Return the interval of the exponent of growth from those of the parameters."""
-        name, sign = self.exponent_is
-        lo, hi = interval[name]
-        return (lo, hi) if sign > 0 else (0.0 - hi, 0.0 - lo)
-
-    def linear(self, coef: Array, center: float, log_n: Array) -> Array:
-        """Return the curve in the fitted space, summed column by column: the same bits for one n as for many."""
-        return weigh(self.basis(log_n, center), coef)
-
-    def predict(
-        self, coef: Array, center: float, n: Array, floor: float | None = None, ceil: float | None = None
-    ) -> Array:
-        """Return S(n)."""
-        return self.inverse(self.linear(coef, center, np.log(n)), floor, ceil)
-
-    def slope(
-        self, coef: Array, center: float, n: Array, floor: float | None = None, ceil: float | None = None
-    ) -> Array:
-        """Return d ln S / d ln n."""
-        rise = weigh(self.basis_slope(np.log(n), center), coef)
-        if self.logarithmic:
-            return rise
-        score = self.predict(coef, center, n, floor, ceil)
-        return rise / (self.link_slope(score, floor, ceil) * score)
-
-
-def weigh(x: Array, coef: Array) -> Array:
-    """Return `x @ coef` without BLAS, whose bits depend on the number of rows."""
-    total = x[..., 0] * coef[0]
-    for j in range(1, len(coef)):
-        total = total + x[..., j] * coef[j]
-    return total
+WIDTH = bases.WIDTH  # of the break in `broken`, in ln n
 
 
 def get_law(form: str) -> Law:
@@ -109,67 +27,182 @@ def get_law(form: str) -> Law:
     return LAWS[form]
 
 
-def choose(name: str, value: object, known: Iterable[str | None]) -> None:
-    """Raise `FitError` unless `value` is among `known`; the message lists them sorted."""
-    names = list(known)
-    if not any(value is k or (isinstance(value, str) and value == k) for k in names):
-        shown = f'"{value}"' if isinstance(value, str) else repr(value)
-        raise FitError(f"{name}={shown} is unknown; choose from {', '.join(sorted(map(str, names)))}")
+def _row(*values: float) -> Callable[[float, Any], Array]:
+    """Return a functional vector that depends on neither centre nor theta."""
+
+    def vector(center: float, theta: Any) -> Array:
+        return np.broadcast_to(np.array(values), (*np.shape(theta), len(values)))
+
+    return vector
 
 
-# The power law: ln S = ln c - alpha ln n, so b = (ln S at the centre, -alpha).
+def _at_zero(center: float, theta: Any) -> Array:
+    """The line's value at ln n = 0."""
+    return np.array([1.0, -center])
 
 
-def _exp(z: Array, floor: float | None, ceil: float | None) -> Array:
-    with np.errstate(over="ignore"):
-        return np.exp(z)
-
-
-def _exp_float(v: float) -> float:
-    with np.errstate(over="ignore"):
-        return float(np.exp(v))
-
-
-def _line(log_n: Array, center: float) -> Array:
-    return np.stack([np.ones_like(log_n), log_n - center], axis=-1)
-
-
-def _line_slope(log_n: Array, center: float) -> Array:
-    return np.stack([np.zeros_like(log_n), np.ones_like(log_n)], axis=-1)
-
-
-def _positive(score: Array, index: npt.NDArray[np.intp]) -> None:
-    bad = np.flatnonzero(score <= 0)
-    if len(bad):
-        value, at = float(score[bad[0]]), index[bad[0]]
-        raise FitError(
-            f'form="power" takes the logarithm of the score, which is {value!r} at index [{at}]; '
-            'use form="power_additive", "loglinear" or "saturating", or form="binomial" with n_items='
-        )
-
+_SCALE = Functional(_at_zero, links.exp_float, links.exp_float)  # the c of a line in ln S
+_LINE: dict[str, Any] = {"basis": bases.line, "basis_slope": bases.line_slope, "min_budgets": 2, "min_interval": 3}
+_INTERCEPT_AND_SLOPE = MappingProxyType({"a": Functional(_at_zero), "b": Functional(_row(0.0, 1.0))})
 
 POWER = Law(
     form="power",
     formula="S(n) = c / n**alpha",
-    space="ln S",
-    min_budgets=2,
-    min_interval=3,
-    link=lambda score, floor, ceil: np.log(score),
-    inverse=_exp,
-    link_slope=lambda score, floor, ceil: 1.0 / score,
-    log_jacobian=lambda score, floor, ceil: -np.log(score),
-    basis=_line,
-    basis_slope=_line_slope,
-    growth=lambda center: np.array([0.0, 1.0]),
+    **_LINE,
+    **links.LOG,
     parameters=MappingProxyType(
-        {
-            "c": Functional(lambda center: np.array([1.0, -center]), _exp_float, _exp_float),
-            "alpha": Functional(lambda center: np.array([0.0, 1.0]), lambda v: 0.0 - v, lambda v: 1.0),
-        }
+        {"c": _SCALE, "alpha": Functional(_row(0.0, 1.0), lambda v: 0.0 - v)},
     ),
-    check=_positive,
     exponent_is=("alpha", -1),
-    logarithmic=True,
 )
 
-LAWS: dict[str, Law] = {law.form: law for law in (POWER,)}
+POWER_ADDITIVE = Law(
+    form="power_additive",
+    formula="S(n) = c / n**alpha, errors of one size",
+    min_budgets=2,
+    min_interval=3,
+    **links.SCORE,
+    basis=bases.power,
+    basis_slope=bases.power_slope,
+    parameters=MappingProxyType(
+        {
+            "c": Functional(
+                lambda center, theta: np.exp(-np.asarray(theta) * center)[..., None],
+                vector_slope=lambda center, theta: -center * np.exp(-np.asarray(theta) * center)[..., None],
+            )
+        }
+    ),
+    exponent_is=("alpha", -1),
+    theta=Theta(
+        "alpha",
+        grid=lambda log_n: np.linspace(-3.0, 3.0, 241),
+        basis_slope=bases.power_by_theta,
+        flat=0.0,
+        value=lambda theta: 0.0 - theta,
+        free=False,
+    ),
+)
+
+LOGLINEAR = Law(
+    form="loglinear",
+    formula="S(n) = a + b ln n",
+    **_LINE,
+    **links.SCORE,
+    parameters=_INTERCEPT_AND_SLOPE,
+    exponent_is=("b", 1),
+)
+
+_GROWTH = np.concatenate([-np.geomspace(3.0, 1e-3, 70), [0.0], np.geomspace(1e-3, 8.0, 90)])
+
+SATURATING = Law(
+    form="saturating",
+    formula="S(n) = s1 + b (1 - n**-g) / g",
+    min_budgets=3,
+    min_interval=4,
+    **links.SCORE,
+    basis=bases.box_cox,
+    basis_slope=bases.box_cox_slope,
+    center=lambda log_n: float(np.min(log_n)),
+    parameters=MappingProxyType(
+        {
+            "s1": Functional(
+                lambda center, theta: bases.box_cox(0.0, center, theta),
+                vector_slope=lambda center, theta: bases.box_cox_by_theta(0.0, center, theta),
+            ),
+            "b": Functional(
+                lambda center, theta: bases.box_cox_slope(0.0, center, theta),
+                vector_slope=lambda center, theta: center * bases.box_cox_slope(0.0, center, theta),
+            ),
+        }
+    ),
+    exponent_is=("b", 1),
+    theta=Theta("g", grid=lambda log_n: _GROWTH, basis_slope=bases.box_cox_by_theta, flat=0.0),
+    derived=MappingProxyType({"asymptote": Functional(bases.box_cox_limit)}),
+)
+
+REGIME = Law(
+    form="regime",
+    formula="S(n) = c (n (n + m) / (1 + m))**(beta / 2), m = n_balance",
+    min_budgets=3,
+    min_interval=4,
+    **links.LOG,
+    basis=bases.regime,
+    basis_slope=bases.regime_slope,
+    center=lambda log_n: 0.0,
+    parameters=MappingProxyType(
+        {
+            "c": Functional(_row(1.0, 0.0), links.exp_float, links.exp_float),
+            "beta": Functional(_row(0.0, 1.0)),
+        }
+    ),
+    exponent_is=None,
+    theta=Theta(
+        "n_balance",
+        grid=lambda log_n: np.concatenate([[0.0], np.geomspace(1e-2, 1e5, 120)]),
+        basis_slope=bases.regime_by_theta,
+        flat=0.0,
+        beyond=(0.0, np.inf),
+    ),
+)
+
+BROKEN = Law(
+    form="broken",
+    formula=f"ln S(n) = ln c + p1 L + (p2 - p1) f softplus((L - ln d) / f), L = ln n, f = {WIDTH}",
+    min_budgets=8,
+    min_interval=8,
+    **links.LOG,
+    basis=bases.broken,
+    basis_slope=bases.broken_slope,
+    parameters=MappingProxyType(
+        {
+            "c": Functional(
+                lambda center, theta: np.broadcast_to([1.0, -center, 0.0], (*np.shape(theta), 3)),
+                links.exp_float,
+                links.exp_float,
+            ),
+            "p1": Functional(_row(0.0, 1.0, 0.0)),
+            "p2": Functional(_row(0.0, 1.0, 1.0)),
+        }
+    ),
+    exponent_is=None,
+    theta=Theta(
+        "d",
+        grid=lambda log_n: np.linspace(float(np.min(log_n)) + WIDTH, float(np.max(log_n)) - WIDTH, 100),
+        basis_slope=bases.broken_by_theta,
+        flat=np.nan,  # the middle of the range, which depends on the budgets
+        value=links.exp_float,
+        scale=links.exp_float,
+    ),
+)
+
+LOGIT = Law(
+    form="logit",
+    formula="ln(u / (1 - u)) = a + b ln n, u = (S - floor) / (ceil - floor)",
+    **_LINE,
+    **links.LOGIT,
+    parameters=_INTERCEPT_AND_SLOPE,
+    exponent_is=("b", 1),
+)
+
+NEGLOG = Law(
+    form="neglog",
+    formula="ln(-ln u) = a + b ln n, u = (S - floor) / (ceil - floor)",
+    **_LINE,
+    **links.NEGLOG,
+    parameters=_INTERCEPT_AND_SLOPE,
+    exponent_is=("b", -1),
+)
+
+BINOMIAL = Law(
+    form="binomial",
+    formula="logit E u = a + b ln n, quasi-binomial counts, u = (S - floor) / (ceil - floor)",
+    **{**_LINE, "min_budgets": 3},
+    **{**links.LOGIT, "check": links.any_score},
+    counted=True,
+    parameters=_INTERCEPT_AND_SLOPE,
+    exponent_is=("b", 1),
+)
+
+LAWS: dict[str, Law] = {
+    law.form: law for law in (POWER, POWER_ADDITIVE, LOGLINEAR, SATURATING, REGIME, BROKEN, LOGIT, NEGLOG, BINOMIAL)
+}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from ..errors import ScalingFitWarning
-from .laws import Array, Law
+from .law import Array, Law
 from .points import Points
 
 ISSUED = ("flat", "unidentified", "at-bound", "no-interval", "out-of-range", "extrapolation")
@@ -40,6 +40,25 @@ def flat(level: float, interval: tuple[float, float]) -> str | None:
     )
 
 
+def unidentified(name: str, form: str, f: float, p: float) -> str:
+    return (
+        f"unidentified: {name} is not identified: the {form} law is no better than a power law (F = {f:.3g}, "
+        f"p = {p:.3g})"
+    )
+
+
+def at_bound(name: str, value: float, ends: Sequence[float]) -> str:
+    return f"at-bound: {name} = {value:.6g} is at the bound of its search range [{ends[0]:.6g}, {ends[1]:.6g}]"
+
+
+def accelerating(name: str, value: float) -> str:
+    return f"accelerating: {name} = {value:.2g} < 0: the curve accelerates; it has no asymptote"
+
+
+def undecided(best: str, others: Sequence[str]) -> list[str]:
+    return [f"undecided: {other} is within 2 AICc of {best}: these data do not choose" for other in others]
+
+
 def no_interval(law: Law, distinct: int) -> str | None:
     if distinct >= law.min_interval:
         return None
@@ -61,6 +80,13 @@ def out_of_range(
     if floor is not None and lo < floor:
         return f"{text}{lo:.4g}, below floor = {floor:g}{remedy}"
     return None
+
+
+def target_out_of_range(score: float, ceil: float) -> str:
+    return (
+        f"out-of-range: the target score {score:.4g} is above ceil = {ceil:g}: the law leaves the range of scores, and "
+        'its share of the full score with it; form="logit" or "neglog" stays inside'
+    )
 
 
 def extrapolation(n: float, largest: float) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import FitError
-from .laws import Array, Law
+from .law import Array, Law
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,17 @@ class Points:
     order: np.ndarray
     floor: float | None
     ceil: float | None
+    n_items: Array | None = None  # test items behind each score
     excluded: tuple[float, ...] = ()
     excluded_points: tuple[tuple[float, float], ...] = ()
 
     def __len__(self) -> int:
         return len(self.n)
+
+    @property
+    def constant(self) -> bool:
+        """True where all scores are equal, to the last bit."""
+        return bool(np.all(self.score == self.score[0]))
 
     @property
     def budgets(self) -> Array:
@@ -44,10 +50,12 @@ class Points:
     def keep(self, mask: np.ndarray) -> Points:
         """Return the sorted points that `mask` keeps, as if only they had been given."""
         order = np.argsort(np.argsort(self.order[mask], kind="stable"), kind="stable")
-        score_se = None if self.score_se is None else self.score_se[mask]
-        return replace(
-            self, n=self.n[mask], score=self.score[mask], weights=self.weights[mask], score_se=score_se, order=order
-        )
+        kept = {
+            name: None if values is None else values[mask]
+            for name in ("n", "score", "weights", "score_se", "n_items")
+            for values in (getattr(self, name),)
+        }
+        return replace(self, order=order, **kept)  # type: ignore[arg-type]
 
     def means(self) -> tuple[Array, Array, Array | None]:
         """Return distinct budgets, mean score at each, and its standard error (None without errors)."""
@@ -59,13 +67,19 @@ class Points:
 
 
 def sort_points(
-    n: Array, score: Array, weights: Array, score_se: Array | None, floor: float | None, ceil: float | None, **rest: Any
+    n: Array,
+    score: Array,
+    weights: Array,
+    score_se: Array | None,
+    floor: float | None,
+    ceil: float | None,
+    n_items: Array | None = None,
+    **rest: Any,
 ) -> Points:
     """Return the points in their canonical order."""
-    keys = (weights, score, n) if score_se is None else (score_se, weights, score, n)
-    order = np.lexsort(keys)
-    score_se = None if score_se is None else score_se[order]
-    return Points(n[order], score[order], weights[order], score_se, order, floor, ceil, **rest)
+    order = np.lexsort([key for key in (n_items, score_se, weights, score, n) if key is not None])
+    score_se, n_items = (None if values is None else values[order] for values in (score_se, n_items))
+    return Points(n[order], score[order], weights[order], score_se, order, floor, ceil, n_items, **rest)
 
 
 def numbers(name: str, value: Any) -> Array:
@@ -122,6 +136,10 @@ def read_points(
         )
     if se is not None and weights is not None:
         raise FitError("se= and weights= both set the weights of the fit; pass one of them")
+    if law.counted and (se is not None or weights is not None):
+        raise FitError(f'form="{law.form}" is weighted by n_items=; it takes neither se= nor weights=')
+    if law.counted and n_items is None:
+        raise FitError(f'form="{law.form}" needs n_items=')
     kept, excluded = _exclude(n, exclude)
     _finite("n", n, kept)
     _finite("score", score, kept)
@@ -131,10 +149,10 @@ def read_points(
     se, weights, n_items = (
         _per_point(name, value, kept) for name, value in (("se", se), ("weights", weights), ("n_items", n_items))
     )
-    floor, ceil = _bounds(floor, ceil, counted=n_items is not None)
+    floor, ceil = _bounds(floor, ceil, counted=n_items is not None and (law.counted or not law.bounded))
     _enough(law, n[kept])
     index = np.flatnonzero(kept)
-    law.check(score[kept], index)
+    law.check(law.form, score[kept], index, floor, ceil)
 
     dropped = tuple(zip(n[~kept].tolist(), score[~kept].tolist()))
     n, score = n[kept], score[kept]
@@ -149,7 +167,8 @@ def read_points(
             raise FitError("se is so small or so large beside the score that the weights are not finite")
     else:
         weights = np.ones(len(n)) if weights is None else weights[kept]
-    return sort_points(n, score, weights, score_se, floor, ceil, excluded=excluded, excluded_points=dropped)
+    n_items = None if n_items is None else n_items[kept]
+    return sort_points(n, score, weights, score_se, floor, ceil, n_items, excluded=excluded, excluded_points=dropped)
 
 
 def _exclude(n: Array, exclude: Any) -> tuple[np.ndarray, tuple[float, ...]]:

@@ -15,7 +15,8 @@ from . import notes, serial
 from .budget import Budget, OptimalBudget, find_budget, find_optimum
 from .compare import Skill, held_out_skill
 from .curve import Curve, Interval
-from .laws import LAWS, Array, Law, choose, get_law
+from .law import Array, Law, choose
+from .laws import LAWS, get_law
 from .points import check_level, positive_budgets, sort_points
 from .summary import summary_text
 
@@ -82,6 +83,8 @@ class ScalingFit:
     optimum: dict[str, float]
     coef: tuple[float, ...]
     center: float
+    theta: float  # 0 for a form without one
+    n_items: Array | None
 
     # What the law is
 
@@ -92,7 +95,7 @@ class ScalingFit:
 
     @cached_property
     def _curve(self) -> Curve:
-        points = sort_points(self.n, self.score, self.weights, self.score_se, self.floor, self.ceil)
+        points = sort_points(self.n, self.score, self.weights, self.score_se, self.floor, self.ceil, self.n_items)
         return Curve.of(self.law, points, self.robust)
 
     @cached_property
@@ -118,12 +121,19 @@ class ScalingFit:
     def exponent_ci(self) -> Interval:
         """The interval of `exponent`."""
         self._constant("alpha")
-        return self.law.exponent(self.ci)
+        lo, hi = self.ci["alpha"]
+        return 0.0 - hi, 0.0 - lo
 
     @property
     def asymptote(self) -> float:
-        """The score at an unlimited budget: infinite, for a form that has no asymptote."""
-        return math.inf
+        """The score at an unlimited budget: infinite where the law has no asymptote."""
+        if self.law.bounded:
+            rising = self.law.exponent_is[1] * self.params["b"]  # type: ignore[index]
+            ends = {1.0: self.ceil, -1.0: self.floor, 0.0: float(np.mean(self.score))}
+            return float(ends[float(np.sign(rising))])  # type: ignore[arg-type]
+        if "asymptote" not in self.law.derived or self.theta <= 0:
+            return math.inf
+        return float(np.sum(self.law.derived["asymptote"].vector(self.center, np.array(self.theta)) * self._coef))
 
     def _constant(self, name: str) -> float:
         if name not in self.params:
@@ -138,7 +148,7 @@ class ScalingFit:
     def __call__(self, n: Any, *, mean: bool = False) -> Any:
         """Return the score at `n` (a float for a scalar): the median for a log form, the mean with `mean=True`."""
         budgets = positive_budgets(n)
-        score = self.law.predict(self._coef, self.center, budgets, self.floor, self.ceil)
+        score = self.law.predict(self._coef, self.center, self.theta, budgets, self.floor, self.ceil)
         if mean and self.law.logarithmic:
             with np.errstate(over="ignore"):
                 score = score * np.exp(self.sigma**2 * np.mean(1 / self.weights) / 2)
@@ -150,11 +160,14 @@ class ScalingFit:
         budgets = positive_budgets(n)
         level = self.level if level is None else check_level(level)
         law = self.law
-        lo, hi = self._curve.interval(law.basis(np.log(budgets), self.center), level, new=kind == "new")
+        if kind == "new" and law.counted:
+            raise FitError(f'form="{self.form}" has no interval for a new score; kind="mean" is that of the curve')
+        ends = self._curve.interval_at(np.log(budgets), level, new=kind == "new")
         if budgets.size:
             far = notes.extrapolation(float(np.max(budgets)), float(np.max(self.n)))
             notes.issue([] if far is None else [far])
-        return tuple(_shaped(law.inverse(z, self.floor, self.ceil)) for z in (lo, hi))  # type: ignore[return-value]
+        a, b = (law.inverse(z, self.floor, self.ceil) for z in ends)
+        return _shaped(np.minimum(a, b)), _shaped(np.maximum(a, b))  # a link may fall
 
     def alpha_at(self, n: Any) -> Any:
         """Return the paper's `alpha(n) = -ln(S(n) / S(1)) / ln n`; at n = 1 its limit, minus the local slope."""
@@ -166,7 +179,7 @@ class ScalingFit:
 
     def slope_at(self, n: Any) -> Any:
         """Return `d ln S / d ln n`."""
-        return _shaped(self.law.slope(self._coef, self.center, positive_budgets(n), self.floor, self.ceil))
+        return _shaped(self.law.slope(self._coef, self.center, self.theta, positive_budgets(n), self.floor, self.ceil))
 
     def marginal(self, n: Any, step: Any = "double") -> Any:
         """Return what more tokens add: `S(2 n) - S(n)`, or `S(n + step) - S(n)`."""
@@ -231,8 +244,8 @@ class ScalingFit:
         points, found = self._curve.points, []
         for n_max in points.budgets[self.law.min_interval - 1 :]:
             part = Curve.of(self.law, points.keep(points.n <= n_max), self.robust)
-            params, _, ci, _ = part.parameters("auto", self.level)
-            found.append(RangeAlpha(float(n_max), params["alpha"], *ci["alpha"]))
+            parameters = part.parameters("auto", self.level)
+            found.append(RangeAlpha(float(n_max), parameters.values["alpha"], *parameters.ci["alpha"]))
         return found
 
     def summary(self) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .intervals import normal_quantile
-from .laws import Array
+from .law import Array
 from .least_squares import solve_design
 
 METHODS = ("theil_sen", "huber", "bisquare", "lad")

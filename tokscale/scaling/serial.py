@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .laws import Array
+from .law import Array
 
 
 def encode(value: Any) -> Any:
@@ -39,7 +39,7 @@ def number(value: Any) -> float | None:
 
 
 _ARRAYS = frozenset(
-    ("n", "score", "weights", "fitted", "residuals", "leverage", "studentized", "robust_weights", "score_se")
+    ("n", "score", "weights", "fitted", "residuals", "leverage", "studentized", "robust_weights", "score_se", "n_items")
 )
 _COUNTS, _TEXTS = frozenset(("n_obs", "dof")), frozenset(("form", "ci_method", "robust"))
 
