@@ -10,7 +10,7 @@ import pytest
 
 from tokscale import report
 from tokscale.errors import InputError
-from tokscale.report.answer import answers
+from tokscale.report.answer import answers, held_out, which_laws
 from tokscale.sweep.table import SweepResult
 
 BUDGETS = (1, 4, 16, 64)
@@ -77,10 +77,21 @@ def test_the_answer_is_the_law_the_budget_and_the_saving():
     assert one.measured == "64" and one.by_law.startswith("64 [")
     assert one.saved == {"the prefill FLOPs": 1 - 0.07 / 0.15, "the KV cache": 1 - 7 / 15}
     assert one.sentence() == (
-        "exponent 0.500 [0.500, 0.500]; 95% of the unpatched score is 0.798, for which the law gives "
-        f"{one.by_law} tokens; measured, 64 reached it, "
+        f"exponent 0.500 [0.500, 0.500]; best law: {one.law}; 95% of the unpatched score is 0.798, for which the law "
+        f"gives {one.by_law} tokens; measured, 64 reached it, "
         "which saves 53% of the prefill FLOPs and 53% of the KV cache."
     )
+
+
+def test_two_lines_say_which_law_and_whether_it_predicts():
+    found = [
+        *answers(table("divprune", scores=(0.1, 0.2, 0.4, 0.8))),
+        *answers(table("fuser", scores=(0.5, 0.5, 0.5, 0.5))),
+    ]
+    assert which_laws(found, {"fuser": "hears all"}).startswith("Which law (AICc over all forms): divprune: power (or ")
+    assert which_laws(found).endswith("fuser: a constant. The data can tell for 0 of the 1 that change.")
+    assert held_out(found) == "Does it predict: too few budgets to hold any out."  # three are needed below three
+    assert which_laws(answers(table(scores=(0.2,)))) == "Which law: none can be fitted."
 
 
 def test_answers_that_are_no_numbers_are_said_in_words():
@@ -89,14 +100,11 @@ def test_answers_that_are_no_numbers_are_said_in_words():
     assert "no measured budget below the whole reached it" in flat.sentence()
     assert "for which the law has no answer" in flat.sentence()
     (same,) = answers(table(scores=(0.5, 0.5, 0.5, 0.5)))
-    assert same.law == "flat: one score at every budget"
+    assert same.exponent == "flat: one score at every budget" and same.law == "a constant"
     (zero,) = answers(table(scores=(0.0, 0.2, 0.4, 0.8)))
-    assert (
-        zero.fit is None
-        and zero.law == zero.by_law == "no law"
-        and "no law: form=" in zero.sentence()
-        and zero.measured == "64"
-    )
+    assert zero.exponent == "no power law" and zero.fit.form == "power_additive" and zero.measured == "64"
+    (one,) = answers(table(scores=(0.2,)))
+    assert one.fit is None and one.law == one.by_law == "no law" and "no law: the only point has n = " in one.sentence()
     (far,) = answers(table(scores=(0.1, 0.11, 0.12, 0.13)))
     assert far.by_law == "more than 144"
     (alone,) = answers(table(full=None))

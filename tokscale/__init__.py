@@ -34,7 +34,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import cost, ops, plotting, profile, scaling, training
+    from . import cost, demo, ops, plotting, profile, scaling, training
     from .compressors import (
         AdaptivePooler,
         Compressed,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         register_compressor,
     )
     from .hf.patch import PatchHandle, patch
-    from .scaling import ScalingFit, fit_power_law
+    from .scaling import ScalingFit, compare_laws, fit_power_law
     from .sweep import SweepResult, sweep
 
 __version__ = "0.1.0.dev0"
@@ -60,6 +60,7 @@ _HOME = {  # public name -> the module that holds it
     "SweepResult": "sweep",
     "TokenCompressor": "compressors",
     "TopKSelector": "compressors",
+    "compare_laws": "scaling",
     "create_compressor": "compressors",
     "fit_power_law": "scaling",
     "list_compressors": "compressors",
@@ -67,7 +68,7 @@ _HOME = {  # public name -> the module that holds it
     "register_compressor": "compressors",
     "sweep": "sweep",
 }
-_SUBMODULES = ("cost", "ops", "plotting", "profile", "scaling", "training")
+_SUBMODULES = ("cost", "demo", "ops", "plotting", "profile", "scaling", "training")
 
 __all__ = [
     "AdaptivePooler",
@@ -96,6 +97,7 @@ __all__ = [
     "UnknownCompressorError",
     "UnsupportedInputError",
     "UnsupportedModelError",
+    "compare_laws",
     "cost",
     "create_compressor",
     "errors",
@@ -119,11 +121,14 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
         globals()[name] = value
         return value
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ._checks import suggestion
+
+    hint = suggestion(name, __dir__()).rstrip()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{'.' * bool(hint)}{hint}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*__all__, *_SUBMODULES, "__version__"})
 
 
 class _Package(ModuleType):

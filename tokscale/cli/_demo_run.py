@@ -13,7 +13,7 @@ from .. import demo, hf, plotting
 from .. import profile as profiles
 from .. import report as pages
 from ..demo.model import FOLDER
-from ..report.answer import Answer, answers
+from ..report.answer import Answer, answers, held_out, which_laws
 from ..sweep import sweep as run_sweep
 from ..sweep.table import SweepResult
 from . import _print
@@ -140,18 +140,22 @@ def tell(found: Sequence[Answer], profile: Any) -> None:
         row = None if one.observed is None else timed.get((one.compressor, int(one.observed["num_tokens"])))
         saved = [f"{share:.0%}" for share in one.saved.values()] or ["", ""]
         spent = ["", ""] if row is None else [_spent(base, row, "prefill_ms"), _spent(base, row, "ttft_ms")]
-        rows.append([NAMES.get(one.compressor, one.compressor), one.law, one.by_law, one.measured, *saved, *spent])
+        rows.append(
+            [NAMES.get(one.compressor, one.compressor), one.exponent, one.law, one.by_law, one.measured, *saved, *spent]
+        )
     goal = found[0].goal if found else 0.0
-    head = ("compressor", "exponent [95 %]", "tokens by the law", "measured", "FLOPs saved", "KV saved", "prefill ms",
-            "first token ms")  # fmt: skip
+    head = ("compressor", "exponent [95 %]", "best law", "tokens by it", "measured", "FLOPs saved", "KV saved",
+            "prefill ms", "first token ms")  # fmt: skip
     _print.out(f"\nThe budget that keeps 95 % of the unpatched accuracy, which is {goal:.3f}:")
     _print.table(head, rows)
+    _print.out(which_laws(found, NAMES))
+    _print.out(held_out(found, NAMES))
     _print.out(
-        f"The law is S(n) = c n^exponent. Chance ({CHANCE:g}) lifts the low end of each curve and 1 bounds the other, "
-        "so it\nsums up the middle: where it and the measurement differ, trust the measurement. Intervals are for new "
-        "questions\non 360 test scans, and too narrow for new scans. Savings and times are those of `measured`, times\n"
-        f"for {PROFILED} prompts ({profile.title}): prefill is the language model alone, first token adds\n"
-        "the vision tower and the compressor."
+        f"The exponent is that of S(n) = c n^exponent, which chance ({CHANCE:g}) lifts at the low end and 1 bounds at "
+        "the other:\nit sums up the middle. Where a law and the measurement differ, trust the measurement. Intervals "
+        "are for new\nquestions on 360 test scans, and too narrow for new scans. Savings and times are those of "
+        f"`measured`, times\nfor {PROFILED} prompts ({profile.title}): prefill is the language model alone, first "
+        "token adds the\nvision tower and the compressor."
     )
     quarter = timed.get(("divprune", QUARTER))
     if quarter is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,7 +25,14 @@ Group = Annotated[
     str | None,
     typer.Option(help=f"Columns whose values tell curves apart; by default {', '.join(GROUPS)} where present."),
 ]
-Form = Annotated[str, typer.Option(help="Form of the law.")]
+Form = Annotated[
+    str | None, typer.Option(help="Form of the law: power (default), power_additive, loglinear, saturating, ...")
+]
+Compare = Annotated[bool, typer.Option("--compare", help="Fit every form and take the best by AICc.")]
+Joint = Annotated[
+    str | None, typer.Option(help="Law of model size and tokens together: product, additive, loglinear. Needs --size.")
+]
+Size = Annotated[str | None, typer.Option("--size", help="Column of model sizes, for --joint.")]
 Level = Annotated[float, typer.Option(help="Confidence level of the intervals.")]
 Floor = Annotated[float | None, typer.Option(help="The least possible score.")]
 Ceil = Annotated[float | None, typer.Option(help="The largest possible score.")]
@@ -40,6 +48,8 @@ class Curve:
     score: list[float]
     extra: dict[str, Any]
     name: str = "all rows"  # the values that tell this curve from the others
+    full: float | None = None  # the score of the unpatched model, where a sweep measured it
+    size: list[float] | None = None  # model sizes, for joint laws
 
 
 def read_curves(
@@ -51,19 +61,23 @@ def read_curves(
     n_items: int | None,
     floor: float | None,
     ceil: float | None,
+    size: str | None = None,
 ) -> list[Curve]:
-    """Return the curves in a CSV file; rows that are no measurement are left out and counted on stderr."""
+    """Return the curves in a CSV file; rows that are no measurement are left out and counted on stderr.
+
+    With a column of model sizes, a curve holds all models.
+    """
     header, lines = _read(path)
     if x is None:
         x = next((name for name in X_NAMES if name in header and any(row[name].strip() for row in lines)), None)
         if x is None:
             raise InputError(f"{path} has no column of budgets; it has {', '.join(header)}. Pass --x COLUMN")
-    for option, name in (("--x", x), ("--y", y)):
-        if name not in header:
+    for option, name in (("--x", x), ("--y", y), ("--size", size)):
+        if name is not None and name not in header:
             near = next((column for column in header if column not in (x, *X_NAMES)), None)
             said = f". Pass {option} {near}." if near and option == "--y" else ""
             raise InputError(f"{path} has no column {name!r}; it has {', '.join(header)}{said}")
-    columns = _group_columns(path, header, group)
+    columns = [name for name in _group_columns(path, header, group) if size is None or group or name != "model"]
     rows = _measured(path, header, lines)
     is_sweep = tuple(header) == COLUMNS
     found: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = {}
@@ -82,22 +96,69 @@ def read_curves(
             said = ", ".join(key) or "all rows"
             _print.note(f"{path}: {said}: n_items is not used, since scores exceed 0 to 100; pass --floor and --ceil")
         telling = [v for i, v in enumerate(key) if v and (len({other[i] for other in found}) > 1 or len(found) == 1)]
-        curves.append(
-            Curve({c: v for c, v in zip(columns, key) if v}, n, score, extra, ", ".join(telling) or "all rows")
-        )
+        group_of = {c: v for c, v in zip(columns, key) if v}
+        sizes = None if size is None else [_number(path, line, size, row[size]) for line, row in members]
+        full = _full(lines, group_of, y) if is_sweep else None
+        curves.append(Curve(group_of, n, score, extra, ", ".join(telling) or "all rows", full, sizes))
     return curves
 
 
-def fit_curve(curve: Curve, *, form: str, level: float, say: bool = True) -> Any:
+def _full(rows: Sequence[dict[str, str]], group: dict[str, str], y: str) -> float | None:
+    """Return the score of the unpatched model in the rows of the same model and task."""
+    same = [
+        row
+        for row in rows
+        if row["compressor"] == "none"
+        and row["status"] == "ok"
+        and all(row[c] == value for c, value in group.items() if c in ("model", "task"))
+    ]
+    scores = [float(row[y]) for row in same if row[y].strip()]
+    return sum(scores) / len(scores) if scores else None
+
+
+def fit_curve(curve: Curve, *, form: str | None, level: float, say: bool = True) -> Any:
     """Return the fit of a curve; its warnings come to stderr with the curve's name, if asked."""
     from ..scaling import fit_power_law
 
+    with _noted(curve, say):
+        return fit_power_law(curve.n, curve.score, form=form or "power", level=level, **curve.extra)
+
+
+def compare_curve(curve: Curve, *, form: str | None, level: float) -> Any:
+    """Return the comparison of all forms on a curve."""
+    from ..scaling import compare_laws
+
+    if form is not None:
+        raise InputError(f"--compare tries every form; leave out --form {form}, or leave out --compare")
+    return compare_laws(curve.n, curve.score, level=level, **curve.extra)
+
+
+def joint_curve(curve: Curve, *, form: str, level: float, say: bool = True) -> Any:
+    """Return the joint law of a curve with sizes; where the largest possible score is known, of the error below it."""
+    from ..scaling import fit_joint_law
+
+    ceil = curve.extra.get("ceil")
+    y = curve.score if ceil is None else [ceil - value for value in curve.score]
+    with _noted(curve, say):
+        return fit_joint_law(curve.size, curve.n, y, form=form, level=level)
+
+
+def budget_of(curve: Curve, fit: Any, retain: float) -> Any:
+    """Return the budget that keeps a share of the unpatched score, or of that at the largest budget without one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the budget carries them
+        if curve.full is not None:
+            return fit.budget_for(retain * curve.full, of="score")
+        return fit.budget_for(retain)
+
+
+@contextlib.contextmanager
+def _noted(curve: Curve, say: bool) -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        fit = fit_power_law(curve.n, curve.score, form=form, level=level, **curve.extra)
+        yield
     for warning in caught if say else ():
         _print.note(f"tokscale: {curve.name}: {warning.message}")
-    return fit
 
 
 def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -139,7 +200,8 @@ def _measured(path: Path, header: Sequence[str], rows: Sequence[dict[str, str]])
         else:
             kept.append((line, row))
     if failed or baselines:
-        _print.note(f"{path}: left out {baselines} rows of baselines and {failed} whose status is not ok")
+        rows_of = "row of a baseline" if baselines == 1 else "rows of baselines"
+        _print.note(f"{path}: left out {baselines} {rows_of} and {failed} whose status is not ok")
     if not kept:
         raise InputError(f"{path} holds no row that a law can be fitted to")
     return kept

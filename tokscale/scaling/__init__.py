@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from .binomial import wilson_interval
 from .budget import Budget, OptimalBudget
-from .compare import Skill
+from .compare import LawComparison, compare_laws
 from .fit import fit_power_law
-from .laws import LAWS, Law
+from .law import Law
+from .laws import LAWS
 from .many import ManyFit, fit_many
 from .result import RangeAlpha, ScalingFit
+from .skill import Skill
 
 __all__ = [
     "LAWS",
     "Budget",
     "Law",
+    "LawComparison",
     "ManyFit",
     "OptimalBudget",
     "RangeAlpha",
     "ScalingFit",
     "Skill",
+    "compare_laws",
     "fit_many",
     "fit_power_law",
     "wilson_interval",

@@ -13,11 +13,11 @@ import numpy as np
 from ..errors import FitError
 from . import notes, serial
 from .budget import Budget, OptimalBudget, find_budget, find_optimum
-from .compare import Skill, held_out_skill
 from .curve import Curve, Interval
 from .law import Array, Law, choose
 from .laws import LAWS, get_law
 from .points import check_level, positive_budgets, sort_points
+from .skill import Skill, held_out_skill
 from .summary import summary_text
 
 SCHEMA = 1
@@ -123,6 +123,11 @@ class ScalingFit:
         self._constant("alpha")
         lo, hi = self.ci["alpha"]
         return 0.0 - hi, 0.0 - lo
+
+    @property
+    def growth_ci(self) -> Interval:
+        """The interval of what says whether the score grows: exponent, `b`, or the rise of the curve over the data."""
+        return self._curve.growth_interval(self.level)
 
     @property
     def asymptote(self) -> float:
