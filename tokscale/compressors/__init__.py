@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from .adaptive_pooler import AdaptivePooler
 from .base import TokenCompressor
+from .budgets import allocate, content_weights
 from .cells import Cells, cells
 from .compressed import Compressed
 from .cross_attention_fuser import CrossAttentionFuser
@@ -27,7 +28,9 @@ __all__ = [
     "TokenCompressor",
     "TopKSelector",
     "UniformSampler",
+    "allocate",
     "cells",
+    "content_weights",
     "create_compressor",
     "list_compressors",
     "register_compressor",
