@@ -21,8 +21,8 @@ NAMES = [
     "MissingDependencyError", "NonFiniteError", "PatchError", "PatchHandle", "RegistryError", "ScalingFit",
     "ShapeError", "SweepResult", "TokenCompressor", "TokscaleError", "TopKSelector", "UnknownCompressorError",
     "UnsupportedInputError", "UnsupportedModelError", "compare_laws", "cost", "create_compressor", "errors",
-    "fit_power_law", "list_compressors", "ops", "patch", "plotting", "profile", "register_compressor", "scaling", "sweep",
-    "training",
+    "fit_power_law", "list_compressors", "ops", "patch", "plotting", "profile", "register_compressor", "scaling",
+    "sweep", "training",
 ]  # fmt: skip
 
 
@@ -37,12 +37,15 @@ def test_every_public_name_is_there_and_documented(name: str) -> None:
 
 
 def test_dir_lists_the_public_names() -> None:
-    assert set(NAMES) <= set(dir(tokscale))
+    assert set(dir(tokscale)) == {*NAMES, "demo", "__version__"}
+    assert tokscale.demo.load
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         tokscale.nonsense  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'ptch'\. Did you mean 'patch'\?"):
+        tokscale.ptch  # noqa: B018
 
 
 def test_sweep_stays_the_function_after_its_module_is_imported() -> None:
@@ -52,6 +55,14 @@ def test_sweep_stays_the_function_after_its_module_is_imported() -> None:
     from tokscale.sweep import SweepResult
 
     assert SweepResult is tokscale.SweepResult
+
+
+def test_profile_is_a_module_and_can_be_called() -> None:
+    from tokscale.profile import Profile, profile
+
+    assert tokscale.profile.profile is profile and tokscale.profile.Profile is Profile
+    with pytest.raises(errors.BudgetError, match="repeats must be an integer >= 1, got 0"):
+        tokscale.profile(None, [], None, budgets=[1], repeats=0)
 
 
 def _fresh(code: str) -> dict:

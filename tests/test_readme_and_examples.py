@@ -24,8 +24,11 @@ def test_the_first_two_commands_are_demo_and_test() -> None:
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_readme_snippets_run(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_snippets_run(
+    number: int, capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A snippet may use what the ones before it defined."""
+    monkeypatch.chdir(tmp_path)
     scope: dict = {"__name__": "readme"}
     for snippet in SNIPPETS[: number + 1]:
         exec(compile(snippet, "README.md", "exec"), scope)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -65,7 +66,8 @@ def sweep(model, evaluate, compressors=("divprune",), budgets=(1, 4), **keywords
 
 def test_a_row_says_what_ran_and_where(model):
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    result = sweep(model, Evaluate(), meta={"model": "toy", "task": "cell", "metric": "accuracy"})
+    meta = {"model": "toy", "task": "cell", "metric": "accuracy"}
+    result = sweep(model, Evaluate(), meta=meta, baselines=("none", "native"))
     none, native, _, four = result.rows
     assert list(four) == list(COLUMNS)
     assert [row["status"] for row in result] == ["ok", "skipped", "ok", "ok"]
@@ -104,7 +106,7 @@ def test_numbers_for_the_fit_leave_out_baselines_and_failures(model):
     ] * 2
     with pytest.raises(InputError, match=r"these rows hold 2 values of compressor \(divprune, uniform\)"):
         result.fit()
-    assert list(result.groups("compressor")) == ["none", "native", "divprune", "uniform"]
+    assert list(result.groups("compressor")) == ["none", "divprune", "uniform"]  # no knob, no row of it
     assert list(result.groups("compressor", "status"))[-1] == ("uniform", "failed")
     assert result.plot().get_xscale() == "log"
     assert "<table>" in result._repr_html_() and "2 failed" in repr(result)
@@ -126,12 +128,14 @@ def test_an_interrupted_sweep_goes_on_where_it_was(model, tmp_path, capsys):
                 raise KeyboardInterrupt
             return super().__call__(model)
 
-    out = tmp_path / "deep" / "s.csv"
+    out = tmp_path / "s.csv"
     keywords = {"budgets": (1, 4, 9), "out": out, "baselines": ("none",)}
     first = Interrupted(fail=[4])
     with pytest.raises(KeyboardInterrupt):
         sweep(model, first, **keywords)
     assert "forward" not in vars(model)
+    said = capsys.readouterr().err
+    assert said == f"interrupted: 3 of 4 cells were finished and are in {out}; run the same sweep again to go on\n"
     with open(out, "a") as file:
         file.write("1,abc,ok,,half a li")
     Interrupted.__call__ = Evaluate.__call__
@@ -140,11 +144,74 @@ def test_an_interrupted_sweep_goes_on_where_it_was(model, tmp_path, capsys):
     assert first.calls == [147, 4, 7] and second.calls == [7, 12]  # the failed and the missing one, nothing else
     assert [row["status"] for row in result] == ["ok"] * 4
     assert result.rows == SweepResult.from_csv(out).rows
-    assert "the last line was torn by an interruption and is dropped" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the last line was torn by an interruption and is dropped" in said
+    assert said.endswith(f"2 of 4 cells were already in {out}\n")
     third = Interrupted()
     assert sweep(model, third, **keywords).rows == result.rows and third.calls == []
     with pytest.raises(InputError, match=r"s\.csv exists; pass resume=True to go on with it, or another out="):
         sweep(model, Interrupted(), resume=False, **keywords)
+
+
+def test_an_interruption_without_a_file_says_what_would_keep_it(model, capsys):
+    def interrupted(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, interrupted)
+    said = capsys.readouterr().err
+    assert said == "interrupted: 0 of 3 cells were finished; with an out file the next run would go on from them\n"
+
+
+@pytest.mark.parametrize(
+    "held, asked", [({"n_items": 1000}, {"n_items": 64}), ({"dtype": "bfloat16"}, {}), ({"attention": "eager"}, {})]
+)
+def test_rows_of_other_settings_are_not_gone_on_with(model, tmp_path, held, asked):
+    out, evaluate = tmp_path / "s.csv", Evaluate()
+    first = sweep(model, Evaluate(), budgets=[1], out=out, meta={"model": "toy"})
+    SweepResult([{**row, **held} for row in first.rows]).to_csv(out)
+    before = out.read_bytes()
+    ((column, there),) = held.items()
+    here = {"n_items": 64, "dtype": "float32", "attention": "sdpa"}[column]
+    with pytest.raises(InputError) as caught:
+        sweep(model, evaluate, budgets=[1, 4], out=out, meta={"model": "toy", **asked})
+    assert str(caught.value) == (
+        f"{out} holds rows of {column}={there}, this run asks {column}={here}: they make no one curve. Pass another "
+        "out, or begin anew (--force; in Python, remove the file)"
+    )
+    assert out.read_bytes() == before and evaluate.calls == []
+    sweep(model, evaluate, budgets=[1], out=out, meta={"model": "another", **asked}, baselines=())
+    assert len(SweepResult.from_csv(out)) == 3  # another model's rows are another curve
+
+
+def test_another_task_or_seed_is_another_cell_and_that_is_said(model, tmp_path, capsys):
+    keywords = {"budgets": [1], "baselines": (), "out": tmp_path / "s.csv"}
+    for meta, seed in (({"task": "cell"}, 0), ({"task": "row"}, 0), ({"task": "row"}, 3)):
+        evaluate = Evaluate()
+        sweep(model, evaluate, meta=meta, seeds=[seed], **keywords)
+        assert evaluate.calls == [4]
+    assert capsys.readouterr().err.splitlines() == [
+        f"0 of 1 cells were already in {tmp_path / 's.csv'}; it also holds 1 row of other cells",
+        f"0 of 1 cells were already in {tmp_path / 's.csv'}; it also holds 2 rows of other cells (seed 0)",
+    ]
+
+
+def test_a_folder_that_is_not_there_is_not_made(model, tmp_path):
+    evaluate, out = Evaluate(), tmp_path / "deep" / "s.csv"
+    text = f"{out}: its folder {out.parent} does not exist; make the folder, or name another path"
+    with pytest.raises(InputError, match=f"^{re.escape(text)}$"):
+        sweep(model, evaluate, out=out)
+    with pytest.raises(InputError, match=f"^{re.escape(text)}$"):
+        SweepResult().to_csv(out)
+    assert evaluate.calls == [] and not out.parent.exists()
+
+
+def test_an_evaluation_that_calls_no_model_is_a_failed_row(model):
+    none, one = sweep(model, lambda m: 0.5, budgets=[1]).rows
+    assert none["status"] == "ok" and one["status"] == "failed" and one["score"] is None
+    assert one["error"] == (
+        "ArgumentError: evaluate() made no call with images of the model it was given: no token was compressed"
+    )
 
 
 def test_a_torn_cell_of_several_tasks_runs_again_as_a_whole(model, tmp_path):
@@ -219,6 +286,7 @@ def test_a_seed_reaches_the_draw_and_the_callers_generators_stay(model):
     drawn = []
 
     def evaluate(model):
+        ask(model)
         drawn.append(float(torch.rand(())))
         return 0.5
 

@@ -34,7 +34,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from . import cost, demo, ops, plotting, profile, scaling, training
+    from . import cost, ops, plotting, profile, scaling, training
     from .compressors import (
         AdaptivePooler,
         Compressed,

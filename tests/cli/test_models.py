@@ -18,28 +18,50 @@ SMALL = ("--compressor", "uniform", "--budgets", "4,1", "--samples", "8")
 def test_sweep_writes_a_table_and_goes_on_with_it(tokscale_run, tmp_path):
     out = tmp_path / "s.csv"
     code, said, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--out", out)
-    assert code == 0 and "uniform" in said and f"wrote {out}" in err and "[4/4] uniform, 1 token: score" in err
+    assert code == 0 and "uniform" in said and f"wrote {out}" in err and "[3/3] uniform, 1 token: score" in err
     result = SweepResult.from_csv(out)
     assert [(row["compressor"], row["num_tokens"], row["status"]) for row in result] == [
         ("none", None, "ok"),
-        ("native", None, "skipped"),
         ("uniform", 4, "ok"),
         ("uniform", 1, "ok"),
     ]
     assert {(row["model"], row["task"], row["metric"]) for row in result} == {("demo", "cell", "accuracy")}
     code, said, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--out", out, "--json", "--quiet")
-    assert code == 0 and json.loads(said)["rows"] == list(result.rows) and "score" not in err
+    assert code == 0 and json.loads(said)["rows"] == list(result.rows)
+    assert err == f"3 of 3 cells were already in {out}\n"
+    before = out.read_bytes()
+    code, said, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--out", out, "--samples", "4")
+    assert (code, said, out.read_bytes()) == (2, "", before) and err == (
+        f"tokscale: InputError: {out} holds rows of n_items=8, this run asks n_items=4: they make no one curve. Pass "
+        "another out, or begin anew (--force; in Python, remove the file)\n"
+    )
+    code, _, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--out", out, "--samples", "4", "--force")
+    assert code == 0 and {row["n_items"] for row in SweepResult.from_csv(out)} == {4}
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(tokscale_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "evaluate", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    out = tmp_path / "s.csv"
+    code, said, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--out", out, "--quiet")
+    hint = f"interrupted: 0 of 3 cells were finished and are in {out}; run the same sweep again to go on\n"
+    assert (code, said, err) == (130, "", hint + "tokscale: interrupted\n")
 
 
 def test_failed_cells_are_exit_1(tokscale_run, tmp_path, monkeypatch):
     (tmp_path / "mytask.py").write_text(
         textwrap.dedent(
             """
+            from tokscale import demo
+            def ask(model, processor):
+                model(**demo.collate(demo.samples(1), processor))
             def score(model, processor):
                 if "forward" in vars(model):
                     raise RuntimeError("no luck")
                 return {"score": 0.5, "n_items": 4}
             def one(model):
+                ask(model, demo.load()[1])
+                return 0.5
+            def none(model):
                 return 0.5
             word = "no function"
             """
@@ -48,9 +70,11 @@ def test_failed_cells_are_exit_1(tokscale_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     code, out, err = tokscale_run("sweep", *SMALL, "--evaluate", "mytask:score", "--quiet")
-    assert code == 1 and err.endswith("2 of 4 cells failed: see status=failed\n")
-    assert out.startswith(HEADER) and out.count("RuntimeError: no luck") == 2 and len(out.splitlines()) == 5
+    assert code == 1 and err.endswith("2 of 3 cells failed: see status=failed\n")
+    assert out.startswith(HEADER) and out.count("RuntimeError: no luck") == 2 and len(out.splitlines()) == 4
     assert tokscale_run("sweep", *SMALL, "--evaluate", "mytask:one", "--quiet")[0] == 0
+    code, out, _ = tokscale_run("sweep", *SMALL, "--evaluate", "mytask:none", "--quiet")
+    assert code == 1 and out.count("evaluate() made no call with images of the model it was given") == 2
     for text, said in (("mytask:word", "has no function word"), ("nomodule:f", "there is no module nomodule"),
                        ("mytask", "expected MODULE:FUNCTION")):  # fmt: skip
         code, out, err = tokscale_run("sweep", *SMALL, "--evaluate", text)
@@ -62,6 +86,12 @@ def test_failed_cells_are_exit_1(tokscale_run, tmp_path, monkeypatch):
     [
         (("--compressor", "divprun"), "unknown compressor 'divprun'. Did you mean 'divprune'?"),
         (("--budgets", "1,x"), "--budgets 1,x: 'x' is no number of tokens"),
+        (("--budgets", "4 9"), "--budgets 4 9: separate budgets by commas: --budgets 4,9"),
+        (("--compressor", "divprune,random"), "repeat --compressor: --compressor divprune --compressor random"),
+        (
+            ("--out", "no/such/folder.csv"),
+            "--out no/such/folder.csv: its folder no/such does not exist; make the folder",
+        ),
         (("--budgets", "0"), "must be an integer >= 1, got 0"),
         (("--budgets", "1.5"), "a share of the tokens lies in (0, 1], got 1.5"),
         (("--arg", "ratio=2"), "uniform has no keyword 'ratio'; it takes num_tokens"),
@@ -92,6 +122,9 @@ def test_a_model_that_is_not_there(tokscale_run, tmp_path):
     (tmp_path / "empty").mkdir()
     code, _, err = tokscale_run("sweep", *SMALL, "--model", tmp_path / "empty", "--evaluate", "json:dumps")
     assert code == 2 and f"InputError: {tmp_path / 'empty'} holds no config.json; " in err
+    for command in (("sweep", "--evaluate", "json:dumps"), ("profile",)):
+        code, _, err = tokscale_run(*command, *SMALL[:4], "--model", "modell")
+        assert code == 2 and err.startswith("tokscale: InputError: modell does not exist; pass the folder of a saved ")
     code, _, err = tokscale_run("sweep", *SMALL, "--task", "cell", "--device", "cuda")
     assert code == 2 and "--device cuda: PyTorch" in err and "pass --device cpu" in err
 

@@ -21,6 +21,15 @@ def test_an_output_below_a_file_is_refused(tokscale_run, table, name):
     assert "scores.csv" in err and "name another path" in err
 
 
+@pytest.mark.parametrize("command, name", [("plot", "p.png"), ("report", "r.html"), ("profile", "p.csv")])
+def test_a_missing_folder_is_not_made(tokscale_run, table, tmp_path, command, name):
+    out = tmp_path / "deep" / name
+    given = ("--compressor", "uniform", "--budgets", "4") if command == "profile" else (table,)
+    code, said, err = tokscale_run(command, *given, "--out", out)
+    text = f"--out {out}: its folder {out.parent} does not exist; make the folder, or name another path"
+    assert (code, said, err) == (2, "", f"tokscale: InputError: {text}\n") and not out.parent.exists()
+
+
 def test_a_folder_is_no_table(tokscale_run, tmp_path):
     code, _, err = tokscale_run("fit", tmp_path)
     assert code == 2 and f"{tmp_path} is a folder; name a CSV file" in err

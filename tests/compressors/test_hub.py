@@ -37,7 +37,7 @@ def refused(error: type[Exception], text: str, folder: Any, cls: type[TokenCompr
 def test_a_fuser_comes_back_bitwise(tmp_path: Path, dtype: torch.dtype, capsys: pytest.CaptureFixture[str]) -> None:
     fuser = CrossAttentionFuser(8, 16, num_queries=12, num_heads=4).to(dtype).train()
     fuser.num_tokens = 5
-    fuser.save_pretrained(tmp_path)
+    assert fuser.save_pretrained(tmp_path) == str(tmp_path)
     state = torch.get_rng_state()
     loaded = TokenCompressor.from_pretrained(tmp_path)
     assert torch.equal(state, torch.get_rng_state())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from typing import Any
 
@@ -216,7 +217,8 @@ def test_the_long_mask(name: str) -> None:
     mask = torch.ones(1, long + 1, dtype=torch.long)
     text = (
         f"attention_mask has {long + 1} columns, the cache holds {short} tokens and input_ids 1: the prompt was "
-        f"shortened from {long} to {short}. Pass attention_mask[:, handle.last.keep[0]] and the new columns, or none"
+        f"shortened from {long} to {short}. Pass handle.last.shorten(attention_mask) of the call with the images, and "
+        "a column of ones for each new token"
     )
     with tokscale.patch(model, ByNorm(K)):
         for rows in (1, 2):
@@ -234,7 +236,8 @@ def test_the_long_mask_as_the_page_writes_it(llava: Any) -> None:
         with says(
             errors.UnsupportedInputError,
             "attention_mask has 27 columns, the cache holds 13 tokens and input_ids 1: the prompt was shortened from "
-            "26 to 13. Pass attention_mask[:, handle.last.keep[0]] and the new columns, or none",
+            "26 to 13. Pass handle.last.shorten(attention_mask) of the call with the images, and a column of ones for "
+            "each new token",
         ):
             llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=torch.ones(1, 27, dtype=torch.long))
 
@@ -257,6 +260,36 @@ def test_the_long_mask_of_an_earlier_cache(llava: Any) -> None:
             errors.UnsupportedInputError, match="attention_mask has 27 columns, the cache holds 13 tokens"
         ):
             llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=mask)
+
+
+def test_a_misspelt_keyword_is_suggested(llava: Any) -> None:
+    for given, near in (("num_token", "num_tokens"), ("position", "positions"), ("retention", "retention_ratio")):
+        with pytest.raises(errors.KeywordError, match=f"divprune has no keyword '{given}'; .* Did you mean '{near}'"):
+            tokscale.patch(llava, "divprune", **{given: 4})
+    with pytest.raises(errors.KeywordError, match=r"this ByNorm is already built\. Did you mean 'num_tokens'"):
+        tokscale.patch(llava, ByNorm(K), num_token=4)
+
+
+def test_a_folder_is_no_name(llava: Any, tmp_path: Any) -> None:
+    text = (
+        f"'{tmp_path}' is a folder, not a registered name; load what was saved there with "
+        f"tokscale.TokenCompressor.from_pretrained('{tmp_path}')"
+    )
+    with says(errors.UnknownCompressorError, text):
+        tokscale.patch(llava, str(tmp_path), num_tokens=4)
+    with says(errors.UnknownCompressorError, text):
+        tokscale.create_compressor(str(tmp_path), num_tokens=4)
+
+
+def test_a_handle_takes_no_attribute_that_it_does_not_have(llava: Any) -> None:
+    with tokscale.patch(llava, ByNorm(K)) as handle:
+        with says(AttributeError, "PatchHandle has no attribute 'budget'. The budget is handle.num_tokens."):
+            handle.budget = 3
+        with says(AttributeError, "PatchHandle has no attribute 'num_token'. Did you mean 'num_tokens'?"):
+            handle.num_token = 3
+        assert handle.num_tokens == K
+        handle.num_tokens, handle.last = 2, None
+        assert copy.deepcopy(llava).forward.state.num_tokens == 2
 
 
 def test_a_long_mask_of_a_model_that_is_not_shortened(llava: Any) -> None:

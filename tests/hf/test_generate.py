@@ -59,11 +59,32 @@ def test_own_loop_of_a_padded_batch(family: Family, model: Any, selected: Any) -
     assert torch.equal(own_loop(model, batch.inputs, lambda _: mask[selected.last.keep].view(2, -1)), ids)
 
 
-def test_own_loop_with_the_mask_the_error_names(family: Family, model: Any, selected: Any) -> None:
-    batch = prompt(family, ONE)
-    mask = batch.inputs["attention_mask"]
-    ids = own_loop(model, batch.inputs, lambda _: mask[:, selected.last.keep[0]])
-    assert torch.equal(ids, generate(model, batch.inputs)[:, -6:])
+@pytest.mark.parametrize("rows", [ONE, RAGGED, [TWO[0], [12, "image", 4]]], ids=["one", "ragged", "unlike"])
+def test_own_loop_with_the_mask_the_error_names(family: Family, model: Any, selected: Any, rows: Any) -> None:
+    """`handle.last.shorten(attention_mask)` and new columns: each row goes on as it would alone."""
+    batch = prompt(family, rows)
+    ids = own_loop(model, batch.inputs, lambda _: selected.last.shorten(batch.inputs["attention_mask"]))
+    for row in range(len(rows)):
+        assert torch.equal(ids[row], generate(model, alone(family, rows, row).inputs)[0, -6:])
+
+
+def test_the_mask_the_error_names_gives_the_logits_of_each_row_alone(family: Family, model: Any, selected: Any) -> None:
+    batch = prompt(family, RAGGED)
+    token = torch.tensor([[61], [70]])
+
+    def step(inputs: dict[str, Any], token: torch.Tensor) -> torch.Tensor:
+        """The logits of one new id behind a prompt, from its cache."""
+        output = forward(model, inputs, use_cache=True)
+        mask = torch.cat([selected.last.shorten(inputs["attention_mask"]), torch.ones_like(token)], 1)
+        more = {}
+        if (deltas := getattr(model.base_model, "rope_deltas", None)) is not None:
+            more["position_ids"] = ((mask.cumsum(-1) - 1)[:, -1:] + deltas).expand(3, -1, -1)
+        with torch.no_grad():
+            return model(input_ids=token, cache=output.cache, attention_mask=mask, **more).logits
+
+    ours = step(batch.inputs, token)
+    for row in range(2):
+        close(ours[row], step(alone(family, RAGGED, row).inputs, token[row : row + 1])[0])
 
 
 def test_a_conversation_goes_on_from_its_cache(family: Family, model: Any, selected: Any) -> None:

@@ -217,6 +217,30 @@ def test_a_compressor_without_parameters_is_refused(lent: tuple[Any, Any]) -> No
         train_compressor(model, tokscale.create_compressor("divprune", num_tokens=4), [batch_of(processor, 0, 2)])
 
 
+@pytest.mark.parametrize(
+    "batches, text",
+    [
+        (
+            [[1, 2]],
+            "a batch must be a dict of the model's inputs, got list; let the data loader's collate_fn return what",
+        ),
+        (lambda step: (1, 2), "a batch must be a dict of the model's inputs, got tuple"),
+        ({"input_ids": 1}, "batches is one dict; pass a list of them, a data loader or a callable step -> dict"),
+    ],
+)
+def test_batches_that_are_no_dicts(lent: tuple[Any, Any], batches: Any, text: str) -> None:
+    with pytest.raises(ArgumentError, match=f"^{text}"):
+        train_compressor(lent[0], fuser(), batches, steps=1)
+
+
+def test_a_result_is_one_line() -> None:
+    result = tokscale.training.TrainResult(fuser(), 2, 1.25, [{"loss": 2.0}, {"loss": 1.0}])
+    assert repr(result) == "TrainResult(CrossAttentionFuser, 2 steps, 1.2 s, mean loss 1.5)"
+    assert (
+        repr(tokscale.training.TrainResult(fuser(), 0, 0.0, [])) == "TrainResult(CrossAttentionFuser, 0 steps, 0.0 s)"
+    )
+
+
 def test_a_batch_that_fits_the_budget_teaches_nothing() -> None:
     """The budget 8 cuts the first picture alone; the compressor is not called for the second."""
     from tests.hf.helpers import ByNorm

@@ -30,7 +30,7 @@ def guarded(command: Callable[..., Any]) -> Callable[..., Any]:
                 print(f"tokscale: {type(error).__name__}: {_one_line(error)}", file=sys.stderr)
                 raise SystemExit(2) from None
             except KeyboardInterrupt:
-                print("tokscale: interrupted; what was finished is on disk", file=sys.stderr)
+                print("tokscale: interrupted", file=sys.stderr)  # a sweep has said what is on disk
                 raise SystemExit(130) from None
             except BrokenPipeError:  # the reader of our output has gone, as `head` does
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

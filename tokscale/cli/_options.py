@@ -35,6 +35,8 @@ def read_budgets(text: str) -> list[float]:
     from ..sweep.plan import check_budget
 
     found: list[float] = []
+    if len(words := text.split()) > 1 and "," not in text:
+        raise ArgumentError(f"--budgets {text}: separate budgets by commas: --budgets {','.join(words)}")
     for part in text.split(","):
         try:
             found.append(int(part))
@@ -63,13 +65,16 @@ def read_arguments(pairs: Sequence[str] | None) -> dict[str, Any]:
 def read_compressors(names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:
     """Return {label: compressor} for names and folders, checked: known, and taking the keywords."""
     from .._checks import unknown_keyword
-    from ..compressors import TokenCompressor
+    from ..compressors import TokenCompressor, list_compressors
     from ..compressors.registry import compressor_class, keywords_of
 
     found: dict[str, Any] = {}
     for name in names:
         label = name
-        if Path(name).is_dir():
+        if "," in name and not Path(name).is_dir():
+            repeated = " ".join(f"--compressor {part.strip()}" for part in name.split(",") if part.strip())
+            raise ArgumentError(f"--compressor {name} is one name; repeat --compressor: {repeated}")
+        if name not in list_compressors() and Path(name).is_dir():
             label = Path(name).resolve().name
             found_here: Any = TokenCompressor.from_pretrained(name)
             if arguments:
@@ -105,8 +110,19 @@ def read_function(text: str) -> Callable[..., Any]:
     return function
 
 
-def load_model(name: str, *, device: str, dtype: str, attention: str | None) -> tuple[Any, Any]:
-    """Return model and processor of the packaged demo, a folder or a hub id, in eval mode."""
+def check_model(name: str) -> None:
+    """Raise if a model cannot be meant by this name, before anything heavy is imported."""
+    from .._hub import model_source
+
+    if name != "demo":
+        model_source(name)
+
+
+def load_model(name: str, *, device: str, dtype: str, attention: str | None, processor: bool = True) -> tuple[Any, Any]:
+    """Return model and processor of the packaged demo, a folder or a hub id, in eval mode.
+
+    Without `processor` a model that has none is loaded all the same, and None stands in its place.
+    """
     import torch
 
     from .._checks import one_of
@@ -117,13 +133,13 @@ def load_model(name: str, *, device: str, dtype: str, attention: str | None) -> 
     if name != "demo":
         from ..hf.load import load_model as load
 
-        return load(name, device=device, dtype=wanted or "auto", attn=attention or "sdpa")
+        return load(name, device=device, dtype=wanted or "auto", attn=attention or "sdpa", processor_required=processor)
     from .. import demo
 
-    model, processor = demo.load(device=device, dtype=wanted or torch.float32)
+    model, own = demo.load(device=device, dtype=wanted or torch.float32)
     if attention is not None:
         model.set_attn_implementation(attention)
-    return model, processor
+    return model, own
 
 
 def share(value: float, option: str = "--retain") -> float:

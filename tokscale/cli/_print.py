@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._files import writable
 from ..errors import InputError
 
 quiet = False
@@ -79,11 +80,9 @@ def fresh(path: Path, *, force: bool, endings: Sequence[str] = ()) -> Path:
     """Return an output path that may be written, or raise: a file that is there is kept unless forced."""
     if endings and path.suffix.lower() not in endings:
         raise InputError(f"--out {path}: the name must end in {', '.join(endings)}")
-    if path.is_dir():
-        raise InputError(f"--out {path} is a folder; name a file")
+    writable(path, f"--out {path}")
     if path.exists() and not force:
         raise InputError(f"--out {path} exists; pass --force to replace it, or another name")
-    path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 

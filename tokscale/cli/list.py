@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from typing import Annotated, Any
 
 import typer
@@ -26,20 +27,17 @@ def list_(
     if as_json:
         _print.document(entries)
         return
-    head = ("name", "needs", "uses", "trainable", "question", "mixture", "what it does")
-    rows = [
-        (
-            entry["name"],
-            ", ".join(entry["needs"]),
-            ", ".join(entry["uses"]),
-            entry["trainable"],
-            entry["question_aware"],
-            entry["mixture"],
-            entry["summary"],
-        )
-        for entry in entries
-    ]
-    _print.table(head, rows)
+    width = max(map(len, (entry["name"] for entry in entries)), default=0)
+    for entry in entries:
+        _print.out(f"{entry['name']:{width}}  {_traits(entry)}".rstrip())
+        _print.out(textwrap.fill(entry["summary"], 80, initial_indent="    ", subsequent_indent="    "))
+
+
+def _traits(entry: dict[str, Any]) -> str:
+    """Return what a method reads and is, in a few words."""
+    said = [f"{verb} {', '.join(entry[verb])}" for verb in ("needs", "uses") if entry[verb]]
+    words = {"trainable": "trainable", "question_aware": "hears the question", "mixture": "mixture"}
+    return "; ".join(said + [word for trait, word in words.items() if entry[trait]])
 
 
 def _entry(name: str) -> dict[str, Any]:

@@ -31,8 +31,10 @@ def profile(
     as_json: _options.AsJson = False,
 ) -> None:
     """Measure time to the first token, throughput, cache and operations, unpatched and at each budget."""
-    from .. import profile as profiles
     from .._checks import positive_int
+
+    _options.check_model(model)
+    from .. import profile as profiles
 
     known = [positive_int(budget, "--budgets: a number of tokens") for budget in _options.read_budgets(budgets)]
     chosen = _options.read_compressors(compressor, _options.read_arguments(argument))

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import ArgumentError, InputError
+from .._files import writable
+from ..errors import ArgumentError
 from . import _options, _print
 
 TASKS = ("cell", "row", "count", "most")
@@ -29,7 +30,9 @@ def sweep(
     samples: Annotated[int, typer.Option(help="Questions of the demo's task.")] = 256,
     batch_size: Annotated[int, typer.Option(help="Prompts in a forward pass of the demo's task.")] = 64,
     seed: Annotated[int, typer.Option(help="Seed of each cell.")] = 0,
-    baselines: Annotated[str, typer.Option(help="none,native, one of them, or an empty string.")] = "none,native",
+    baselines: Annotated[
+        str | None, typer.Option(help="none,native, one of them, or an empty string; by default those that can run.")
+    ] = None,
     device: _options.Device = "cpu",
     dtype: _options.Dtype = "auto",
     attention: _options.Attention = None,
@@ -42,34 +45,37 @@ def sweep(
     Without --out, the CSV goes to stdout. Exit code 1 says that some cells failed; they are rows of the table.
     """
     from .._checks import one_of, positive_int
+
+    _options.check_model(model)
     from ..sweep import sweep as run
     from ..sweep.table import HEADER, read_rows, to_line
 
     known = _options.read_budgets(budgets)
     chosen = _options.read_compressors(compressor, _options.read_arguments(argument))
-    wanted = tuple(name for name in baselines.split(",") if name)
+    wanted = None if baselines is None else tuple(name for name in baselines.split(",") if name)
     if (task is None) == (evaluate is None):
         raise ArgumentError("give one of --task and --evaluate")
     if task is not None:
         one_of("task", task, TASKS)
         if model != "demo":
             raise ArgumentError(f"--task {task} is a task of the demo model; with --model {model} pass --evaluate")
-    function = None if evaluate is None else _options.read_function(evaluate)
     positive_int(samples, "--samples"), positive_int(batch_size, "--batch-size")
-    if out is not None and out.is_dir():
-        raise InputError(f"--out {out} is a folder; name a CSV file")
-    if out is not None and out.exists():
+    if out is not None and writable(out, f"--out {out}").exists():
         read_rows(out)  # raises for a file of something else, which --force does not replace either
-        if force:
-            out.unlink()
+    function = None if evaluate is None else _options.read_function(evaluate)  # last: importing it may take long
     asked = None if task is None else _questions(task, samples)
-    loaded, processor = _options.load_model(model, device=device, dtype=dtype, attention=attention)
+    needed = function is not None and _takes_processor(function)
+    loaded, processor = _options.load_model(
+        model, device=device, dtype=dtype, attention=attention, processor=needed or function is None
+    )
+    if out is not None and force:
+        out.unlink(missing_ok=True)
     meta: dict[str, Any] = {"model": model} if model == "demo" else {}
     if asked is not None:
-        meta |= {"task": task, "metric": "accuracy", "batch_size": batch_size}
-        score = functools.partial(_ask, processor, asked, batch_size)
+        meta |= {"task": task, "metric": "accuracy", "batch_size": batch_size, "n_items": len(asked)}
+        score: Any = functools.partial(_ask, processor, asked, batch_size)
     else:
-        score = _scorer(function, processor)
+        score = _scorer(function, processor) if needed else function
     first = os.environ.get("RANK", "0") == "0"
     log = None
     if out is None and not as_json and first:
@@ -109,14 +115,19 @@ def _ask(processor: Any, questions: Any, batch_size: int, model: Any) -> dict[st
     return {"score": found.accuracy, "n_items": found.n}
 
 
-def _scorer(function: Any, processor: Any) -> Any:
-    """Return `function` as a function of the model; it gets the processor too where it takes two arguments."""
+def _takes_processor(function: Any) -> bool:
+    """Whether `function` can be called with a model and a processor."""
     import inspect
 
     try:
         inspect.signature(function).bind("model", "processor")
     except TypeError:
-        return function
+        return False
+    return True
+
+
+def _scorer(function: Any, processor: Any) -> Any:
+    """Return a function of a model and a processor as a function of the model."""
 
     @functools.wraps(function)
     def score(model: Any) -> Any:

@@ -133,8 +133,8 @@ class TokenCompressor(nn.Module, ModelHubMixin, library_name="tokscale", license
     def extra_repr(self) -> str:
         return ", ".join(f"{key}={value!r}" for key, value in self.config().items())
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> str | None:
-        """Write config.json, model.safetensors (where there are weights) and a README.md card; see `hub.save`."""
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> str:
+        """Return the folder, with config.json, model.safetensors (of weights) and a README.md card; see `hub.save`."""
         from .hub import save
 
         return save(self, save_directory, **keywords)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._checks import suggestion, unknown_keyword
+from .._hub import is_hub_id, not_on_hub
 from ..errors import ArgumentError, InputError
 from ._guards import label
 
@@ -36,8 +37,8 @@ def save(
     push_to_hub: bool = False,
     model_card_kwargs: dict[str, Any] | None = None,
     **push: Any,
-) -> str | None:
-    """Write a compressor's folder; return the commit's address if it is pushed, else None.
+) -> str:
+    """Write a compressor's folder; return its path, or the commit's address if it is pushed.
 
     config.json holds the keywords as they stand now (the current `num_tokens`), the dtype, and `trained` where training
     wrote it; model.safetensors the weights, if there are any; README.md a card, which is left alone if it is there.
@@ -67,7 +68,7 @@ def save(
         _write(folder / CARD, card(module).encode())
     if push_to_hub:
         return module.push_to_hub(repo_id or folder.name, **push)
-    return None
+    return str(folder)
 
 
 def load(cls: type[T], folder_or_hub_id: str | os.PathLike[str], **keywords: Any) -> T:
@@ -209,9 +210,12 @@ def _file(source: str, name: str, download: dict[str, Any]) -> Path:
         pickles = [pickle for pickle in PICKLES if (folder / pickle).is_file()] if name == WEIGHTS else []
         refused = f". Its {pickles[0]} is a pickle, which is never read" if pickles else ""
         raise InputError(f"no {name} in {source!r}; {CONTENT}{refused}")
-    parts = source.split("/")
-    if len(parts) > 2 or "" in parts or source.startswith(".") or "\\" in source:
+    if not is_hub_id(source):
         raise InputError(f"no {name} in {source!r}; {CONTENT}")
+    if not download.get("local_files_only"):
+        told = {key: download.get(key) for key in ("cache_dir", "token")}
+        if (why := not_on_hub(source, name, **told)) is not None:
+            raise InputError(f"no {name} in {source!r}; {CONTENT} (no such folder, and {why})")
     from huggingface_hub import hf_hub_download
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib.metadata
 import inspect
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable
@@ -117,6 +118,11 @@ def compressor_class(name: str) -> type[TokenCompressor]:
         _read_plugins()
     if name in _classes:
         return _classes[name]
+    if isinstance(name, str) and os.path.isdir(name):
+        raise UnknownCompressorError(
+            f"{name!r} is a folder, not a registered name; load what was saved there with "
+            f"tokscale.TokenCompressor.from_pretrained({name!r})"
+        )
     words = {known: known for known in _classes}
     for known, cls in sorted(_classes.items()):
         words.update((alias, known) for alias in cls.also_known_as if alias not in words)

@@ -59,8 +59,8 @@ def refuse_stale(handle: PatchHandle, named: dict[str, Any], ids: Tensor, cached
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > cached + width:
         raise UnsupportedInputError(
             f"attention_mask has {mask.shape[1]} columns, the cache holds {cached} tokens and input_ids {width}: the "
-            f"prompt was shortened from {sizes[0]} to {sizes[1]}. Pass attention_mask[:, handle.last.keep[0]] and the "
-            "new columns, or none"
+            f"prompt was shortened from {sizes[0]} to {sizes[1]}. Pass handle.last.shorten(attention_mask) of the call "
+            "with the images, and a column of ones for each new token"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._checks import suggestion
 from ..errors import ArgumentError, PatchError
 from . import families
 from .attention import Encoded, Recorder, importance
@@ -21,6 +22,8 @@ from .features import field_of, flatten
 from .host import Host, modalities
 from .last import LastCall
 from .seam import Call, running, uninstall
+
+_PUBLIC = frozenset({"model", "compressor", "last", "num_tokens", "retention_ratio"})  # what can be set
 
 
 class PatchHandle:
@@ -107,6 +110,12 @@ class PatchHandle:
         """Give the model back, bit for bit as it was lent. A second call does nothing."""
         while self._installed:
             uninstall(self._installed.pop())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in _PUBLIC and name[0] != "_":
+            near = suggestion(name, _PUBLIC).strip() or "The budget is handle.num_tokens."
+            raise AttributeError(f"PatchHandle has no attribute {name!r}. {near}", name=name, obj=self)
+        object.__setattr__(self, name, value)
 
     def _living(self, what: str) -> None:
         if not self._installed:

@@ -54,7 +54,7 @@ class LastCall:
 
     @property
     def keep(self) -> Tensor:
-        """(B, S) bool, False at the columns that the model did not see; `mask[:, keep[0]]` for one row."""
+        """(B, S) bool, False at the columns that the model did not see; `shorten` cuts a tensor to the others."""
         return torch.ones_like(self.is_image) if self._short is None else self._short.keep
 
     @property

@@ -7,7 +7,10 @@ from typing import Any
 
 import torch
 
+from .._hub import model_source, not_on_hub
 from ..errors import InputError, UnsupportedModelError
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 
 
 def load_model(
@@ -16,6 +19,7 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = "auto",
     attn: str = "sdpa",
+    processor_required: bool = True,
 ) -> tuple[Any, Any]:
     """Return (model, processor) of an image-text model, in eval mode on `device`.
 
@@ -24,23 +28,20 @@ def load_model(
         device: where the model goes.
         dtype: "auto" (that of the checkpoint), a dtype, or its name, such as "bfloat16".
         attn: attention backend of transformers: "sdpa", "eager", "flash_attention_2".
+        processor_required: if False, a model that stands without a processor is returned with None in its place.
 
     Raises:
-        InputError: no such folder or repository, or no model in it.
+        InputError: no such folder or repository, no model in it, or no processor beside it.
         UnsupportedModelError: the model reads no images.
     """
+    source = model_source(name_or_folder)
+    folder = Path(source)
+    if not folder.is_dir() and (why := not_on_hub(source, "config.json")) is not None:
+        raise InputError(f"cannot load {source}: there is no such folder here, and {why}")
+    dtype = _dtype(dtype)
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-    source = str(name_or_folder)
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        source = str(folder)
-        if not (folder / "config.json").is_file():
-            raise InputError(f"{source} holds no config.json; pass the folder that save_pretrained wrote, or a hub id")
-    elif _is_path(source):
-        raise InputError(f"{source} does not exist; pass the folder of a saved model, or a hub id such as owner/name")
-    dtype = _dtype(dtype)
     try:
         config = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -50,17 +51,22 @@ def load_model(
         raise UnsupportedModelError(
             f"{source} is a {config.model_type} model, which makes no image features; choose an image-text model"
         )
+    processor = None
+    try:  # before the weights, which take longer
+        processor = AutoProcessor.from_pretrained(source)
+    except Exception as error:  # transformers has many ways to say that there is none
+        if processor_required:
+            absent = folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES)
+            why = "" if absent else f" that can be loaded ({type(error).__name__}: {_first_line(error)})"
+            raise InputError(
+                f"{source} holds a model but no processor{why}; put it beside the model: "
+                f"processor.save_pretrained({source!r})"
+            ) from error
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, attn_implementation=attn)
-        processor = AutoProcessor.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"cannot load {source}: {_first_line(error)}") from error
     return model.to(device).eval(), processor
-
-
-def _is_path(source: str) -> bool:
-    """Return whether a string can only be meant as a path: a hub id is `name` or `owner/name`."""
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._checks import one_of
+from .._checks import one_of, suggestion, unknown_keyword
 from ..compressors import TokenCompressor, create_compressor
 from ..compressors.registry import compressor_class, keywords_of
 from ..errors import ArgumentError, KeywordError, MissingContextError, PatchError, ShapeError
@@ -20,6 +20,7 @@ from .positions import resolve
 from .seam import find, install
 
 COLLECTED = frozenset({"text", "grid", "importance"})  # context that patch() can give
+KEYWORDS = ("num_tokens", "retention_ratio", "processor", "positions", "unit", "question")
 
 
 def patch(
@@ -39,8 +40,8 @@ def patch(
     `forward` and `generate` of this one instance encode the images, compress them and shorten the prompt; everything
     downstream (masks, positions, labels, cache) is as if the processor had written the short prompt. At a budget of at
     least the image's own tokens nothing changes, bit for bit. Logits have the columns of the short prompt
-    (`handle.last.keep` maps them); stopping criteria, logits processors and streamers see it too. `generate` still
-    returns the caller's own ids followed by the new tokens.
+    (`handle.last.shorten(labels, fill=-100)` maps labels to them); stopping criteria, logits processors and streamers
+    see it too. `generate` still returns the caller's own ids followed by the new tokens.
 
     Args:
         model: any Hugging Face image-text model, also inside PEFT, torch.compile or data-parallel wrappers.
@@ -115,6 +116,9 @@ def _compressor(host: Host, compressor: Any, budget: Budget, ratio: float | None
     weight = next(p for p in host.model.parameters() if p.is_floating_point())  # quantised weights are integers
     if isinstance(compressor, str):
         accepts = keywords_of(compressor_class(compressor))
+        for key in options if None not in accepts else ():
+            if key not in accepts:
+                raise unknown_keyword(compressor, key, dict.fromkeys((*(n for n in accepts if n), *KEYWORDS)))
         if budget is None and ratio is None:
             raise ArgumentError(f'"{compressor}" is given by name: pass num_tokens or retention_ratio with it')
         for name, width in (("dim", host.dim), ("text_dim", host.text_dim)):
@@ -132,7 +136,7 @@ def _compressor(host: Host, compressor: Any, budget: Budget, ratio: float | None
         if options:
             raise KeywordError(
                 f"{', '.join(sorted(options))}: keywords are for a compressor given by name; this "
-                f"{type(compressor).__name__} is already built"
+                f"{type(compressor).__name__} is already built{_meant(options)}"
             )
         made = compressor
     name = type(made).__name__
@@ -149,6 +153,12 @@ def _compressor(host: Host, compressor: Any, budget: Budget, ratio: float | None
                 f"{name} was built for text_dim={size}, the text tokens of this {host.model_type} have {host.text_dim}"
             )
     return made
+
+
+def _meant(options: dict[str, Any]) -> str:
+    """Return a suggestion where an unknown keyword is near one of patch()."""
+    found = next((near for key in sorted(options) if (near := suggestion(key, KEYWORDS))), "")
+    return f".{found}" if found else ""
 
 
 def _unit(host: Host, unit: str) -> str:

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import writable, write_whole
 from ..errors import InputError
 from ..sweep.table import BASELINES, HEADER, SweepResult, show, to_line
-from .answer import Answer, answers
+from .answer import Answer, answers, held_out, which_laws
 
 if TYPE_CHECKING:
     from ..profile import Profile
@@ -80,6 +81,8 @@ def render(
         share=f"{share:.0%}",
         answers=found,
         sentences=[f"{called.get(a.compressor, a.compressor)}: {a.sentence()}" for a in found],
+        which=which_laws(found, called),
+        predicts=held_out(found, called),
         notes=_notes(found),
         model=first["model"],
         task=first["task"],
@@ -111,14 +114,12 @@ def write(result: SweepResult, path: str | os.PathLike[str], **keywords: Any) ->
         result: as in `render`.
         path: of the HTML file; one that is there is replaced in one step.
         keywords: of `render`.
+
+    Raises:
+        InputError: as in `render`; or no file can be written there.
     """
-    path, page = Path(path), render(result, **keywords)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(page, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    path = writable(path)
+    write_whole(path, render(result, **keywords))
     return path
 
 

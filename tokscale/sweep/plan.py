@@ -158,7 +158,7 @@ def _name(evaluate: Any) -> str:
 
 def _identified(cell: Cell, facts: Mapping[str, Any], evaluate: str) -> Cell:
     """Give the cell the id that a resumed sweep finds it by: a digest of all that decides its outcome."""
-    model = [facts.get("model"), facts.get("revision"), evaluate]
-    key = [*model, cell.label, cell.arguments, repr(cell.budget), cell.seed]
+    fixed = [facts.get(column) for column in ("model", "revision", "task")]
+    key = [*fixed, evaluate, cell.label, cell.arguments, repr(cell.budget), cell.seed]
     run = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
     return Cell(cell.label, cell.compressor, cell.options, cell.arguments, cell.budget, cell.seed, run)

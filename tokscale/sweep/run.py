@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import _provenance
+from .._files import writable
 from ..errors import ArgumentError, PatchError, UnsupportedModelError
 from .plan import NATIVE, NONE, Cell, plan
 from .store import Store
@@ -25,7 +26,7 @@ _GIVEN = (
     "score stderr n_items metric images num_tokens_kept mean_tokens native_tokens prompt_tokens vision_ms compress_ms"
 )
 _FROM_EVALUATE = (*_GIVEN.split(), "prefill_ms", "decode_tokens_per_s", "peak_memory_mib", "batch_size")
-_FROM_META = ("model", "revision", "task", "metric", "batch_size", "device", "dtype", "attention", "commit")
+_FROM_META = ("model", "revision", "task", "metric", "batch_size", "n_items", "device", "dtype", "attention", "commit")
 
 
 def sweep(
@@ -35,7 +36,7 @@ def sweep(
     *,
     budgets: Sequence[float],
     processor: Any = None,
-    baselines: Sequence[str] = ("none", "native"),
+    baselines: Sequence[str] | None = None,
     seeds: Sequence[int] = (0,),
     out: str | Path | None = None,
     resume: bool = True,
@@ -58,22 +59,26 @@ def sweep(
             columns), or a dict `{task: either of these}`. Where `n_items` is given, the score is a share in [0, 1].
         budgets: vision tokens per image (ints >= 1), or shares of them (floats in (0, 1], `retention_ratio`).
         processor: as in `tokscale.patch`.
-        baselines: `"none"` runs the model unpatched; `"native"` stands for the model's own way to fewer tokens.
+        baselines: `"none"` runs the model unpatched; `"native"` stands for the model's own way to fewer tokens, a
+            `skipped` row where it has none. Default: those that can run, which is `"none"`.
         seeds: each cell runs once per seed. PyTorch, numpy and `random` are seeded by it (and given back as they were),
             and a compressor that is named takes it as its `seed`, if it has one.
         out: a CSV file. A cell's rows are appended and on the disk when the cell ends.
-        resume: go on with the file that is there: `ok` and `skipped` rows stay, `failed` ones are run again.
+        resume: go on with the file that is there: `ok` and `skipped` rows stay, `failed` ones are run again. How many
+            cells were there is said on stderr; rows of another `n_items`, dtype or attention are refused.
         strict: raise what a cell raises.
         progress: a bar where there is a terminal, and one line per cell, both on stderr.
         log: called with each row as it comes.
-        meta: columns that the caller knows better: `model`, `revision`, `task`, `metric`, `batch_size`, ...
+        meta: columns that the caller knows better: `model`, `revision`, `task`, `metric`, `batch_size`, ...; and
+            `n_items`, which is compared with the rows of `out` before anything runs (a row has what `evaluate` says).
 
     Under `torch.distributed.run` the ranks share the cells; each writes `OUT.rank{r}.csv`, and rank 0 merges them.
 
     Raises:
         ArgumentError, BudgetError, UnknownCompressorError: before anything runs, for arguments that cannot be meant.
         UnsupportedModelError, PatchError: the model cannot be patched, or is already.
-        InputError: `out` holds something else than a sweep's table, or is there and `resume=False`.
+        InputError: `out` cannot be written, holds something else than a sweep's table or rows of other settings, or is
+            there and `resume=False`.
 
     Cost: one evaluation per cell; the columns of FLOPs and bytes are closed forms (`tokscale.cost`) per prompt.
 
@@ -83,9 +88,11 @@ def sweep(
         >>> result = tokscale.sweep(model, ["divprune"], evaluate, budgets=[1, 4])   # doctest: +SKIP
     """
     facts = _facts(model, meta)
-    cells = plan(compressors, budgets, baselines, seeds, facts, evaluate)
+    cells = plan(compressors, budgets, (NONE,) if baselines is None else baselines, seeds, facts, evaluate)
+    if out is not None:
+        writable(out)
     _preflight(model, cells, processor)
-    with Store(out, cells, resume=resume, progress=progress) as store:
+    with Store(out, cells, facts, resume=resume, progress=progress) as store:
         for cell in store.todo():
             started, clock = _provenance.now(), time.perf_counter()
             try:
@@ -96,6 +103,7 @@ def sweep(
                 _free_memory(error)
                 rows = [{"status": "failed", "error": _one_line(error)}]
             always = {**facts, **cell.columns, "started": started, "rank": store.rank, "world_size": store.world}
+            always["n_items"] = None  # a row has what `evaluate` says
             always["seconds"] = None if cell.label == NATIVE else time.perf_counter() - clock
             finished = [as_row({**always, **{k: v for k, v in row.items() if v is not None}}) for row in rows]
             store.add(cell, finished)
@@ -124,7 +132,10 @@ def _run(model: Any, cell: Cell, evaluate: Callable[[Any], Any], processor: Any)
         seconds = time.perf_counter() - clock
     seen = {**observer.columns(), "seconds": seconds, "peak_memory_mib": peak()}
     rows = []
-    for task, values in _tasks(answer).items():
+    scored = _tasks(answer)
+    if handle is not None and handle.last is None:
+        raise ArgumentError("evaluate() made no call with images of the model it was given: no token was compressed")
+    for task, values in scored.items():
         row = {"status": "ok", **seen, **values}
         rows.append(
             {**row, **_closed_forms(model, row, observer.images_per_prompt), **({"task": task} if task else {})}

@@ -6,13 +6,15 @@ import datetime
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from .._files import writable
 from ..errors import InputError
 from .plan import Cell
+from .resume import refuse_other_settings, story
 from .table import Row, SweepResult, append_rows, read_rows, show, write_rows
 
 _KEY = ("model", "revision", "compressor", "arguments", "num_tokens", "task", "seed", "run")
@@ -24,13 +26,23 @@ class Store:
     Args:
         out: the file of the whole table, or None for memory only.
         cells: the plan.
+        facts: the columns that are known before anything runs.
         resume: go on with files that are there, else refuse them.
         progress: show a bar and a line per cell on stderr (rank 0 only).
     """
 
-    def __init__(self, out: str | Path | None, cells: Sequence[Cell], *, resume: bool, progress: bool) -> None:
+    def __init__(
+        self,
+        out: str | Path | None,
+        cells: Sequence[Cell],
+        facts: Mapping[str, Any] | None = None,
+        *,
+        resume: bool,
+        progress: bool,
+    ) -> None:
         self.rank, self.world = _rank_and_world()
-        self.out = None if out is None else Path(out)
+        self.out = None if out is None else writable(out)
+        self.cells, self.facts = list(cells), dict(facts or {})
         self.rows: list[Row] = []
         self.progress = progress and self.rank == 0
         self._bar: Any = None
@@ -57,6 +69,9 @@ class Store:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
+        if kind is KeyboardInterrupt:
+            self._say(self._interrupted())
 
     def todo(self) -> Iterator[Cell]:
         """The cells of this rank that no file holds yet."""
@@ -98,6 +113,8 @@ class Store:
             raise InputError(f"{there[0]} exists; pass resume=True to go on with it, or another out=")
         tables = {path: self._whole(path) for path in there}
         everything = list(_unique(row for rows in tables.values() for row in rows))
+        for path, rows in tables.items():
+            refuse_other_settings(path, rows, self.facts)
         finished = {row["run"] for row in everything if row["status"] in ("ok", "skipped")}
         again = {cell.run for cell in mine} - finished
         self.rows = [row for row in everything if row["run"] not in again]
@@ -107,6 +124,8 @@ class Store:
             write_rows(self.file, own)
         else:
             write_rows(self.file, self.rows)
+        if everything and self.rank == 0:
+            self._say(story(self.out, everything, self.cells, finished))
         return finished
 
     def _whole(self, path: Path) -> list[Row]:
@@ -135,6 +154,12 @@ class Store:
             backend = "nccl" if torch.cuda.is_available() else "gloo"
             # A rank that is done waits for the slowest: for hours, not for the half hour of the default.
             dist.init_process_group(backend, timeout=datetime.timedelta(days=7))
+
+    def _interrupted(self) -> str:
+        there = f"{self._done} of {len(self._todo)} cells were finished"
+        if self.file is None:
+            return f"interrupted: {there}; with an out file the next run would go on from them"
+        return f"interrupted: {there} and are in {self.file}; run the same sweep again to go on"
 
     def _left(self) -> str:
         spent = time.perf_counter() - self._clock

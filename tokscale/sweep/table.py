@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._files import write_whole
 from ..errors import ArgumentError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
-    from ..scaling import ScalingFit
+    from ..scaling import LawComparison, ScalingFit
 
 SCHEMA = 1
 BASELINES = ("none", "native")
@@ -77,17 +78,7 @@ def read_rows(path: str | os.PathLike[str]) -> tuple[list[Row], str]:
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write a whole table aside, then put it in the place of `path` in one step."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(aside, "w", encoding="utf-8", newline="") as file:
-            file.write(HEADER + "".join(to_line(row) for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, HEADER + "".join(to_line(row) for row in rows))
 
 
 def append_rows(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -185,6 +176,23 @@ class SweepResult:
         """
         from ..scaling import fit_power_law
 
+        return fit_power_law(self.num_tokens, self.scores, **self._counted() | keywords)
+
+    def compare(self, **keywords: Any) -> LawComparison:
+        """Return `compare_laws` of the fitted rows: which form of the law is best, and whether the data can tell.
+
+        Args:
+            keywords: of `tokscale.compare_laws`; `n_items`, `floor` and `ceil` come from the table unless given.
+
+        Raises:
+            InputError, FitError: as in `fit`.
+        """
+        from ..scaling import compare_laws
+
+        return compare_laws(self.num_tokens, self.scores, **self._counted() | keywords)
+
+    def _counted(self) -> dict[str, Any]:
+        """Return what the rows say of their scores, after checking that they are one curve."""
         rows = self.fitted
         for column in ("model", "compressor", "arguments", "task", "metric"):
             values = sorted({str(row[column]) for row in rows})
@@ -194,9 +202,7 @@ class SweepResult:
                     f"curve; choose one by filter({column}=...) or take each by groups({column!r})"
                 )
         items = [row["n_items"] for row in rows]
-        if items and all(items):
-            keywords = {"n_items": np.array(items), "floor": 0.0, "ceil": 1.0} | keywords
-        return fit_power_law(self.num_tokens, self.scores, **keywords)
+        return {"n_items": np.array(items), "floor": 0.0, "ceil": 1.0} if items and all(items) else {}
 
     def plot(self, **keywords: Any) -> Any:
         """Return the Axes of `tokscale.plotting.plot_sweep` of this table."""
@@ -205,7 +211,7 @@ class SweepResult:
         return plot_sweep(self, **keywords)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the table; a file that is there is replaced in one step."""
+        """Write the table; a file that is there is replaced in one step, a missing folder is an `InputError`."""
         write_rows(path, self.rows)
 
     @classmethod

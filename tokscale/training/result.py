@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainResult:
     """A trained compressor and the record of its steps.
 
@@ -21,7 +21,11 @@ class TrainResult:
     compressor: Any
     steps: int
     seconds: float
-    history: list[dict[str, Any]] = field(repr=False)
+    history: list[dict[str, Any]]
+
+    def __repr__(self) -> str:
+        name, loss = type(self.compressor).__name__, f", mean loss {self.mean_loss():.4g}" if self.history else ""
+        return f"TrainResult({name}, {self.steps} steps, {self.seconds:.1f} s{loss})"
 
     def mean_loss(self, last: int = 100) -> float:
         """Return the mean loss of the last `last` steps."""
