@@ -24,6 +24,8 @@ from tests.hf.helpers import (
 )
 from tests.hf.together import run_together
 from tests.tiny_models import FAMILIES, IMAGE, Family, Prompt, labels_of, module, prompt
+from tokscale.compressors import allocate, content_weights
+from tokscale.hf.features import field_of, flatten
 
 
 def test_budget_between_calls(family: Family, model: Any) -> None:
@@ -64,6 +66,45 @@ def test_budget_kinds(family: Family, model: Any) -> None:
     if family.name == "qwen2_5_vl":
         flat = [tuple(int(x) for x in grid)[-2:] for grid in grids[:2]]
         assert flat == [(3, 4), (2, 3)]
+
+
+@pytest.mark.parametrize("how", ["uniform", "proportional", "content"])
+def test_one_budget_shared_by_the_images_of_a_row(family: Family, model: Any, how: str) -> None:
+    """The row as a whole keeps k per image; within it `allocate` of the sizes, as a list of these budgets would."""
+    batch = prompt(family, ROWS)
+    sizes = [len(c) for c in batch.images[0]]
+    with torch.no_grad():
+        encoded = tokscale.patch(model, ByNorm(K), **family.options())
+        features = encoded.encode(**batch.inputs)["image"]
+        encoded.remove()
+    flat, _ = flatten(getattr(features, field_of(features)))
+    weights = content_weights(list(flat.split(sizes))) if how == "content" else None
+    for asked, total in (({"num_tokens": 4}, 8), ({"retention_ratio": 0.3}, round(0.3 * sum(sizes)))):
+        expected = allocate(sizes, total, how=how, weights=weights)
+        with tokscale.patch(model, ByNorm(K), num_tokens=expected, **family.options()):
+            logits = forward(model, batch.inputs).logits
+        with tokscale.patch(model, ByNorm(K), allocate=how, **asked, **family.options()) as handle:
+            assert torch.equal(forward(model, batch.inputs).logits, logits)
+            assert [image.k for image in handle.last.images] == expected and handle.allocate == how
+            handle.num_tokens = max(sizes)
+            forward(model, batch.inputs)
+            assert [image.k for image in handle.last.images] == sizes
+            handle.allocate = None
+            handle.num_tokens = 4
+            forward(model, batch.inputs)
+            assert [image.k for image in handle.last.images] == [4, 4]
+
+
+def test_allocate_needs_one_budget_to_share(llava: Any) -> None:
+    with pytest.raises(tokscale.ArgumentError, match=r'allocate="uniform" shares one budget .* num_tokens is a list'):
+        tokscale.patch(llava, ByNorm(K), num_tokens=[1, 2], allocate="uniform")
+    with pytest.raises(tokscale.ArgumentError, match=r"allocate=\"even\" is unknown; choose from content, "):
+        tokscale.patch(llava, ByNorm(K), num_tokens=4, allocate="even")
+    with tokscale.patch(llava, ByNorm(K), num_tokens=4, allocate="content") as handle:
+        with pytest.raises(tokscale.ArgumentError, match="num_tokens is a function"):
+            handle.num_tokens = lambda n, grid: 3
+        assert handle.num_tokens == 4
+    assert "forward" not in vars(llava)
 
 
 def test_unequal_budgets_equal_the_reference(family: Family, model: Any) -> None:

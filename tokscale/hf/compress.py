@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._checks import positive_int
+from .._checks import one_of, positive_int
+from ..compressors.budgets import HOW, allocate, content_weights
 from ..errors import ArgumentError, BudgetError, CompressorError
 from .features import Piece
 
@@ -40,6 +41,20 @@ def check_budget(num_tokens: Any, retention_ratio: Any) -> tuple[Budget, float |
     return positive_int(num_tokens), None
 
 
+def check_allocate(allocate: Any, budget: Any) -> str | None:
+    """Return how one budget is shared among the images of a row, after checking that there is one to share."""
+    if allocate is None:
+        return None
+    one_of("allocate", allocate, HOW)
+    if isinstance(budget, list) or callable(budget):
+        what = "a list" if isinstance(budget, list) else "a function"
+        raise ArgumentError(
+            f'allocate="{allocate}" shares one budget among the images of a row, and num_tokens is {what} that gives '
+            "each its own; pass an int or retention_ratio"
+        )
+    return str(allocate)
+
+
 def with_budget(compressor: Any, budget: int | None) -> Any:
     """Return the compressor at another budget: a shallow copy that shares weights; the user's own keeps its budget."""
     if budget is None or budget == compressor.num_tokens:
@@ -52,8 +67,8 @@ def with_budget(compressor: Any, budget: int | None) -> Any:
 class Budgets:
     """The budgets of one call: which compressor answers for image i, and how many tokens it makes."""
 
-    def __init__(self, compressor: Any, budget: Budget, ratio: float | None) -> None:
-        self.compressor, self.budget, self.ratio = compressor, budget, ratio
+    def __init__(self, compressor: Any, budget: Budget, ratio: float | None, allocate: str | None = None) -> None:
+        self.compressor, self.budget, self.ratio, self.allocate = compressor, budget, ratio, allocate
         self._workers: dict[int | None, Any] = {}
 
     def expect(self, images: int) -> None:
@@ -72,6 +87,28 @@ class Budgets:
         if callable(self.budget):
             return positive_int(self.budget(n, grid), f"num_tokens({n}, grid)")
         return self.budget
+
+    def of_all(self, part: Modality, first: int) -> list[int | None]:
+        """Return the budget of each image of a modality; `first` is the number of its first image in the call."""
+        if self.allocate is None:
+            return [self.of(first + i, image.n, grid) for i, (image, grid) in enumerate(zip(part.images, part.grids))]
+        wanted: list[int | None] = [None] * len(part.images)
+        for row in dict.fromkeys(image.row for image in part.images):
+            members = [i for i, image in enumerate(part.images) if image.row == row]
+            images = [part.images[i] for i in members]
+            sizes = [image.n for image in images]
+            if self.ratio is not None:
+                total = max(len(images), round(self.ratio * sum(sizes)))
+            else:
+                each: Any = self.compressor.num_tokens if self.budget is None else self.budget
+                total = len(images) * each
+            weights = None
+            if self.allocate == "content" and total < sum(sizes):
+                weights = content_weights([part.flat[image.start : image.end] for image in images])
+            how = "uniform" if weights is None and self.allocate == "content" else self.allocate
+            for i, k in zip(members, allocate(sizes, total, how=how, weights=weights)):
+                wanted[i] = k
+        return wanted
 
     def worker(self, budget: int | None) -> Any:
         if budget not in self._workers:

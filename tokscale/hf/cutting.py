@@ -77,9 +77,11 @@ def cut_modality(
     flat, entries = flatten(value)
     by_entry = entries_are_images(host, modality, value)
     if len(flat) != sum(rows):
-        found = presized(
-            entries, rows, runs_of(mask), by_entry, lambda i, n: budgets.length(n, budgets.of(first + i, n, None))
-        )
+        found = None
+        if budgets.allocate is None:  # shares depend on all images of a row, which a short prompt no longer shows
+            found = presized(
+                entries, rows, runs_of(mask), by_entry, lambda i, n: budgets.length(n, budgets.of(first + i, n, None))
+            )
         if found is None:
             raise UnsupportedInputError(
                 f"input_ids hold {sum(rows)} {modality} placeholders, the model made {len(flat)} {modality} features. "

@@ -16,14 +16,14 @@ from .._checks import suggestion
 from ..errors import ArgumentError, PatchError
 from . import families
 from .attention import Encoded, Recorder, importance
-from .compress import Budget, check_budget, with_budget
+from .compress import Budget, Budgets, check_allocate, check_budget, with_budget
 from .cutting import encode
 from .features import field_of, flatten
 from .host import Host, modalities
 from .last import LastCall
 from .seam import Call, running, uninstall
 
-_PUBLIC = frozenset({"model", "compressor", "last", "num_tokens", "retention_ratio"})  # what can be set
+_PUBLIC = frozenset({"model", "compressor", "last", "num_tokens", "retention_ratio", "allocate"})  # what can be set
 
 
 class PatchHandle:
@@ -44,6 +44,7 @@ class PatchHandle:
         self._host = host
         self._budget: Budget = None
         self._ratio: float | None = None
+        self._allocate: str | None = None
         self._positions = "compact"
         self._unit = "image"
         self._question: Callable[[Tensor, Tensor], Tensor] | None = None
@@ -64,6 +65,7 @@ class PatchHandle:
     def num_tokens(self, value: Any) -> None:
         self._living("num_tokens")
         budget, _ = check_budget(value, None)
+        check_allocate(self._allocate, budget)
         for each in budget if isinstance(budget, list) else [budget]:
             if isinstance(each, int):
                 with_budget(self.compressor, each)  # a compressor may refuse a budget
@@ -78,6 +80,19 @@ class PatchHandle:
     def retention_ratio(self, value: float) -> None:
         self._living("retention_ratio")
         self._budget, self._ratio = check_budget(None, value)
+
+    @property
+    def allocate(self) -> str | None:
+        """How a row's images share `num_tokens` times their number: "uniform", "proportional", "content", or None."""
+        return self._allocate
+
+    @allocate.setter
+    def allocate(self, value: str | None) -> None:
+        self._living("allocate")
+        self._allocate = check_allocate(value, self._budget)
+
+    def _budgets(self) -> Budgets:
+        return Budgets(self.compressor, self._budget, self._ratio, self._allocate)
 
     def encode(self, **inputs: Any) -> dict[str, Any]:
         """Return the encoder outputs of a call, to be passed to any number of calls as `mm_encoder_outputs`.

@@ -20,7 +20,7 @@ from .positions import resolve
 from .seam import find, install
 
 COLLECTED = frozenset({"text", "grid", "importance"})  # context that patch() can give
-KEYWORDS = ("num_tokens", "retention_ratio", "processor", "positions", "unit", "question")
+KEYWORDS = ("num_tokens", "retention_ratio", "allocate", "processor", "positions", "unit", "question")
 
 
 def patch(
@@ -29,6 +29,7 @@ def patch(
     *,
     num_tokens: Any = None,
     retention_ratio: float | None = None,
+    allocate: str | None = None,
     processor: Any = None,
     positions: str = "auto",
     unit: str = "image",
@@ -49,6 +50,9 @@ def patch(
         num_tokens: tokens per image: an int, a list with an int per image of the call, or `f(n, grid) -> int`. Default:
             the compressor's own.
         retention_ratio: instead of `num_tokens`, the share kept in (0, 1]: `max(1, round(retention_ratio * n))`.
+        allocate: how the images of a row share `num_tokens` times their number (or the ratio of all their tokens):
+            "uniform" fills small images and gives the rest to others, "proportional" goes by size, "content" by how
+            unlike an image's tokens are. Default: each image has its own budget.
         processor: the model's processor, for the ids of marker tokens between the tiles of one image.
         positions: "compact" counts the kept tokens anew, "original" leaves each where it was; "auto" is "original" for
             rotary positions of several axes and "compact" elsewhere.
@@ -105,6 +109,7 @@ def patch(
         if budget is not None:
             handle.num_tokens = budget
         handle._ratio = ratio
+        handle.allocate = allocate
     except BaseException:
         handle.remove()
         raise

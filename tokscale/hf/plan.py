@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import prompt
-from .compress import Budgets, Clock, compress_images
+from .compress import Clock, compress_images
 from .context import Context
 from .cutting import Modality, cut_entries, cut_modality, entries_are_images
 from .features import Piece, compressed, field_of, flatten
@@ -41,7 +41,7 @@ def make_plan(
     generating: bool,
 ) -> Plan:
     """Cut, compress and refill every modality, and say which columns stay."""
-    ids, budgets = named["input_ids"], Budgets(handle.compressor, handle._budget, handle._ratio)
+    ids, budgets = named["input_ids"], handle._budgets()
     parts: list[Modality] = []
     for name, mask in masks.items():
         first = sum(len(part.images) for part in parts)
@@ -51,7 +51,7 @@ def make_plan(
     outputs, records, left, keep, count = {}, [], {}, None, 0
     dropped = [0] * len(ids)
     for part in parts:
-        wanted = [budgets.of(count + i, im.n, grid) for i, (im, grid) in enumerate(zip(part.images, part.grids))]
+        wanted = budgets.of_all(part, count)
         lengths = [budgets.length(image.n, budget) for image, budget in zip(part.images, wanted)]
         count += len(part.images)
         pieces = [Piece(image.start, image.end) for image in part.images]
