@@ -6,6 +6,7 @@ from .binomial import wilson_interval
 from .budget import Budget, OptimalBudget
 from .compare import LawComparison, compare_laws
 from .fit import fit_power_law
+from .joint import Allocation, JointFit, JointSlice, fit_joint_law
 from .law import Law
 from .laws import LAWS
 from .many import ManyFit, fit_many
@@ -14,7 +15,10 @@ from .skill import Skill
 
 __all__ = [
     "LAWS",
+    "Allocation",
     "Budget",
+    "JointFit",
+    "JointSlice",
     "Law",
     "LawComparison",
     "ManyFit",
@@ -23,6 +27,7 @@ __all__ = [
     "ScalingFit",
     "Skill",
     "compare_laws",
+    "fit_joint_law",
     "fit_many",
     "fit_power_law",
     "wilson_interval",
