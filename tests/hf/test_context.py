@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 import tokscale
-from tests.hf.helpers import ByNorm, checkpointing, forget, forward, generate
+from tests.hf.helpers import ByNorm, forward, generate
+from tests.hf.notes import Notes, noted
 from tests.tiny_models import END, FAKE, FAMILIES, GLOBAL, IMAGE, NEWLINE, TEXT, Family, Prompt, alone, module, prompt
 
 K = 3
@@ -24,50 +24,6 @@ def family(request: pytest.FixtureRequest) -> Family:
 @pytest.fixture(scope="module")
 def model(family: Family) -> Any:
     return family.model()
-
-
-class Notes(ByNorm):
-    """Keeps by norm, and writes down what it was given for each image: `seen` maps an image's tokens to its context."""
-
-    def __init__(self, needs: set[str] = frozenset(), uses: set[str] = frozenset()) -> None:
-        super().__init__(K)
-        self.needs, self.uses = frozenset(needs), frozenset(uses)
-        self.seen: list[tuple[Tensor, dict[str, Any]]] = []
-
-    def compress(self, vision_tokens: Tensor, **context: Any) -> tokscale.Compressed:
-        for i in range(len(vision_tokens)):
-            self.seen.append((vision_tokens[i].detach(), {key: self.of(value, i) for key, value in context.items()}))
-        return super().compress(vision_tokens, **context)
-
-    @staticmethod
-    def of(value: Any, i: int) -> Any:
-        return value[i] if isinstance(value, Tensor) else value
-
-
-def features(family: Family, model: Any, batch: Prompt) -> list[Tensor]:
-    """The features of each image, in order, from the unpatched model."""
-    keys = ("pixel_values", "image_sizes", "image_grid_thw")
-    forget(model)
-    with torch.no_grad():
-        output = model.get_image_features(
-            **{k: v for k, v in batch.inputs.items() if k in keys}, return_dict=True
-        ).pooler_output
-    flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in output])
-    return list(flat.split([len(columns) for images in batch.images for columns in images]))
-
-
-def noted(family: Family, model: Any, batch: Prompt, compressor: Notes, **options: Any) -> list[dict[str, Any]]:
-    """The context of each image of a forward call, in order; features reach the compressor bit for bit."""
-    expected = features(family, model, batch)
-    labels = options.pop("labels", None)
-    with tokscale.patch(model, compressor, **family.options(), **options):
-        forward(model, batch.inputs, **({} if labels is None else {"labels": labels}))
-    found = []
-    for image in expected:
-        (match,) = [context for tokens, context in compressor.seen if torch.equal(tokens, image)]
-        found.append(match)
-    assert len(compressor.seen) == len(expected)
-    return found
 
 
 def test_nothing_is_collected_unasked(family: Family, model: Any) -> None:
@@ -233,147 +189,6 @@ def test_grid(name: str, first: int, grids: list[Any]) -> None:
     if None not in grids:
         contexts = noted(family, model, batch, Notes(needs={"grid"}))
         assert [as_tuple(context["grid"]) for context in contexts] == grids
-
-
-# importance
-
-
-WITH_IMPORTANCE = [name for name in FAMILIES if name != "llava_next"]
-CLS = {"llava": True, "internvl": True}
-
-
-def read_layer(family: Family, model: Any) -> torch.nn.Module:
-    """The encoder layer whose output the model reads last: features are a function of what it gives."""
-    layers = {
-        "llava": "encoder.layers.0",  # vision_feature_layer = -2 of two layers
-        "qwen2_5_vl": "blocks.1",
-        "internvl": "encoder.layer.1",
-    }.get(family.name, "encoder.layers.1")
-    return module(model, f"{family.tower}.{layers}")
-
-
-def eager(calls: list[Tensor]) -> Any:
-    """Attention by its definition; the weights of each call (heads, queries, keys) are appended to `calls`."""
-
-    def attention(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float, **_: Any
-    ) -> tuple[Tensor, None]:
-        assert attention_mask is None or bool(attention_mask.all())
-        weights = (query @ key.transpose(-1, -2) * scaling).softmax(-1)
-        calls.append(weights.detach())
-        return (weights @ value).transpose(1, 2).contiguous(), None
-
-    return attention
-
-
-def expected_importance(family: Family, model: Any, batch: Prompt) -> list[Tensor]:
-    """By the definition: the weights of the layer that is read, [CLS] row or mean over queries, mean over heads, and
-    the mean over the patches that a feature depends on, which the derivative of the features shows."""
-    twin = family.model()
-    calls: list[Tensor] = []
-    AttentionInterface.register("tests_eager", eager(calls))
-    module(twin, family.tower).set_attn_implementation("tests_eager")
-    layer, held, inside = read_layer(family, twin), [], []
-    layer.register_forward_pre_hook(lambda *_: inside.append(len(calls)))
-
-    def keep(_: Any, __: Any, output: Any) -> None:
-        out = output if isinstance(output, Tensor) else output[0]
-        out.retain_grad()
-        held.append(out)
-        inside.append(len(calls))
-
-    layer.register_forward_hook(keep)
-    keys = ("pixel_values", "image_sizes", "image_grid_thw")
-    given = {k: v for k, v in batch.inputs.items() if k in keys}
-    output = twin.get_image_features(**given, return_dict=True).pooler_output
-    flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in output])
-    (hidden,) = held
-    received = []  # per patch, in the order of the layer's rows
-    for weights in calls[inside[0] : inside[1]]:
-        per_key = weights[:, :, 0] if CLS.get(family.name) else weights.mean(2)
-        received += list(per_key.mean(1))
-    patches = torch.cat(received)
-    result = []
-    for feature in flat:
-        (gradient,) = torch.autograd.grad(feature.sum(), hidden, retain_graph=True)
-        rows = gradient.reshape(-1, gradient.shape[-1]).abs().sum(-1) > 0
-        result.append(patches[rows].mean())
-    sizes = [len(columns) for images in batch.images for columns in images]
-    return list(torch.stack(result).split(sizes))
-
-
-@pytest.mark.parametrize("name", WITH_IMPORTANCE)
-def test_importance(name: str) -> None:
-    family = FAMILIES[name]
-    model = family.model()
-    rows = [[2, "image", 3, "image", 2], [3, "image", 4]]
-    batch = prompt(family, rows)
-    expected = expected_importance(family, model, batch)
-    before = [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")]
-
-    class Watches(Notes):
-        def compress(self, vision_tokens: Tensor, **context: Any) -> tokscale.Compressed:
-            now = [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")]
-            assert now == before  # it is switched during the encode only
-            return super().compress(vision_tokens, **context)
-
-    contexts = noted(family, model, batch, Watches({"importance"}))  # features bitwise those of SDPA
-    for context, theirs in zip(contexts, expected):
-        ours = context["importance"]
-        assert ours.dtype == torch.float32
-        assert ours.shape == theirs.shape
-        assert theirs.std() > 0
-        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-7)
-    assert [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")] == before
-
-
-@pytest.mark.parametrize("name", WITH_IMPORTANCE)
-def test_importance_of_a_row_alone(name: str) -> None:
-    family = FAMILIES[name]
-    model = family.model()
-    rows = [[2, "image", 3, "image", 2], [3, "image", 4]]
-    together = noted(family, model, prompt(family, rows), Notes({"importance"}))
-    single = noted(family, model, alone(family, rows, 1), Notes({"importance"}))
-    torch.testing.assert_close(together[2]["importance"], single[0]["importance"], rtol=1e-6, atol=0)
-
-
-@pytest.mark.parametrize("name", WITH_IMPORTANCE)
-def test_importance_in_generate_and_in_training(name: str) -> None:
-    family = FAMILIES[name]
-    model = family.model()
-    batch = prompt(family, [[3, "image", 4]])
-    (expected,) = noted(family, model, batch, Notes({"importance"}))
-    model.train()
-    checkpointing(model, True)
-    compressor = Notes({"importance"})
-    with tokscale.patch(model, compressor, **family.options()):
-        forget(model)
-        loss = model(**batch.inputs, labels=batch.ids, use_cache=False).loss
-        loss.backward()  # recomputation runs outside the call: it must find nothing to write to
-    assert len(compressor.seen) == 1
-    torch.testing.assert_close(compressor.seen[0][1]["importance"], expected["importance"], rtol=1e-5, atol=1e-8)
-    checkpointing(model, False)
-    model.eval()
-    compressor = Notes({"importance"})
-    with tokscale.patch(model, compressor, **family.options()):
-        generate(model, batch.inputs)
-    assert len(compressor.seen) == 1
-    assert torch.equal(compressor.seen[0][1]["importance"], expected["importance"])
-
-
-def test_importance_under_eager_attention() -> None:
-    """The setting that the user chose is there again afterwards, and the importance is the same."""
-    family = FAMILIES["llava"]
-    batch = prompt(family, [[3, "image", 4]])
-    (expected,) = noted(family, family.model(), batch, Notes({"importance"}))
-    model = family.model()
-    module(model, family.tower).set_attn_implementation("eager")
-    compressor = Notes({"importance"})
-    with tokscale.patch(model, compressor):
-        forward(model, batch.inputs)
-    assert module(model, family.tower).config._attn_implementation == "eager"
-    assert module(model, family.language_model).config._attn_implementation == "sdpa"
-    torch.testing.assert_close(compressor.seen[0][1]["importance"], expected["importance"], rtol=1e-4, atol=1e-7)
 
 
 def test_all_at_once(family: Family, model: Any) -> None:

@@ -1,7 +1,8 @@
-"""Importance: the attention that each vision token receives in the tower, under any stock attention backend.
+"""What the tower's attention says of each vision token: importance, at a late or an early layer, and keys.
 
-During the encoding the tower's attention function is one that returns the stock result and notes, for a single layer,
-how much attention each patch receives. Patches are not tokens: a map of the family says which patches make a token.
+During the encoding the tower's attention function is one that returns the stock result and notes, for the layers asked
+for, how much attention each patch receives, or its keys. Patches are not tokens: a map of the family says which patches
+make a token.
 """
 
 from __future__ import annotations
@@ -20,45 +21,56 @@ from ..errors import UnsupportedModelError
 from ..ops import attention_importance
 from . import families
 from .host import Host
-from .patches import token_importance
+from .patches import to_tokens
 
 _BACKENDS = ("sdpa", "eager")
+NOTED = ("importance", "shallow_importance", "keys")  # context that the tower's attention gives
 
 
 class Encoded(dict):  # type: ignore[type-arg]
-    """Encoder outputs by modality, as `mm_encoder_outputs` takes them, with the importance noted beside them."""
+    """Encoder outputs by modality, as `mm_encoder_outputs` takes them, with what was noted of each token beside them.
 
-    def __init__(self, *args: Any, importance: dict[str, Tensor] | None = None) -> None:
+    `noted[what][modality]` is (tokens,) importance or (tokens, d_k) keys.
+    """
+
+    def __init__(self, *args: Any, noted: dict[str, dict[str, Tensor]] | None = None) -> None:
         super().__init__(*args)
-        self.importance: dict[str, Tensor] = importance or {}
+        self.noted = {what: dict(found) for what, found in (noted or {}).items()}
 
 
-class Record:
-    """What one encoding notes: for each call of the tapped layer, (b, patches) attention received."""
+class Tap:
+    """One thing noted of one layer: for each of its calls (b, patches) attention received, or (b, patches, d) keys."""
 
-    def __init__(self, layer: nn.Module, cls: bool) -> None:
+    def __init__(self, what: str, layer: nn.Module, cls: bool, keys_reduce: str) -> None:
+        self.what, self.cls, self.keys_reduce = what, cls, keys_reduce
         self.modules = {id(module) for module in layer.modules()}
-        self.cls = cls
-        self.received: list[Tensor] = []
+        self.noted: list[Tensor] = []
 
     @torch.no_grad()
     def note(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> None:
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask == 0
-        if self.cls:
-            self.received.append(attention_importance(query, key, rows=0, attn_mask=mask, scale=scale, reduce="mean"))
-            return
-        if mask is None:
-            self.received.append(attention_importance(query, key, attn_mask=mask, scale=scale, reduce="mean"))
-            return
-        mask = mask.expand(len(query), 1, query.shape[2], key.shape[2])
-        real = mask[:, 0].diagonal(dim1=-2, dim2=-1)  # a padded patch sees no one worth asking
-        total = attention_importance(query, key, attn_mask=mask, row_mask=real, scale=scale, reduce="sum")
-        voters = (mask[:, 0] & real[:, :, None]).sum(1)  # packed images: only rows of its own see a key
-        self.received.append(total / (voters.clamp(min=1) * query.shape[1]))
+        if self.what == "keys":  # b h p e
+            heads = key.transpose(1, 2)
+            self.noted.append(heads.flatten(2) if self.keys_reduce == "cat" else heads.mean(2))
+        else:
+            self.noted.append(_received(query, key, mask, scale, self.cls))
 
 
-_RECORD: ContextVar[Record | None] = ContextVar("tokscale_record", default=None)
+def _received(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, cls: bool) -> Tensor:
+    """Return the attention that each key receives: from [CLS], or from every patch of its picture, mean over heads."""
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask == 0
+    if cls:
+        return attention_importance(query, key, rows=0, attn_mask=mask, scale=scale, reduce="mean")
+    if mask is None:
+        return attention_importance(query, key, attn_mask=mask, scale=scale, reduce="mean")
+    mask = mask.expand(len(query), 1, query.shape[2], key.shape[2])
+    real = mask[:, 0].diagonal(dim1=-2, dim2=-1)  # a padded patch sees no one worth asking
+    total = attention_importance(query, key, attn_mask=mask, row_mask=real, scale=scale, reduce="sum")
+    voters = (mask[:, 0] & real[:, :, None]).sum(1)  # packed images: only rows of its own see a key
+    return total / (voters.clamp(min=1) * query.shape[1])
+
+
+_TAPS: ContextVar[tuple[Tap, ...]] = ContextVar("tokscale_taps", default=())
 
 
 def _noting(name: str) -> Any:
@@ -74,9 +86,9 @@ def _noting(name: str) -> Any:
         dropout: float = 0.0,
         **kwargs: Any,
     ) -> Any:
-        record = _RECORD.get()
-        if record is not None and id(module) in record.modules:
-            record.note(query, key, attention_mask, scaling)
+        for tap in _TAPS.get():
+            if id(module) in tap.modules:
+                tap.note(query, key, attention_mask, scaling)
         if name == "eager":  # not in the registry: each model file has its own
             stock = sys.modules[type(module).__module__].eager_attention_forward  # type: ignore[attr-defined]
         else:
@@ -127,30 +139,42 @@ def _switched(tower: Any) -> Iterator[None]:
 
 
 class Recorder:
-    """Finds the vision tower and the layer to note, and notes while a call encodes."""
+    """Finds the vision tower and the layers to note, and notes while a call encodes."""
 
-    def __init__(self, tower: Any, layers: nn.ModuleList, cls: bool) -> None:
-        self.tower, self.layers, self.cls = tower, layers, cls
+    def __init__(self, tower: Any, layers: nn.ModuleList, cls: bool, compressor: Any) -> None:
+        self.tower, self.layers, self.cls, self.compressor = tower, layers, cls, compressor
+        reads = frozenset(compressor.needs) | frozenset(compressor.uses)
+        self.what = tuple(name for name in NOTED if name in reads)
 
     @classmethod
-    def find(cls, host: Host, *, needed: bool) -> Recorder | None:
-        """Return the recorder of a model; None where it cannot be and is not needed.
+    def find(cls, host: Host, compressor: Any) -> Recorder | None:
+        """Return the recorder for what a compressor reads; None where it reads nothing, or may do without.
 
         Raises:
-            UnsupportedModelError: importance is needed and the family has no map from patches to tokens.
+            UnsupportedModelError: something is needed and the family has no map from patches to tokens.
         """
+        needed = [name for name in NOTED if name in compressor.needs]
+        if not needed and not any(name in compressor.uses for name in NOTED):
+            return None
         why = families.NO_IMPORTANCE.get(host.model_type)
         if why is None and host.model_type not in families.IMPORTANCE:
             why = "no map from its patches to its tokens is known"
         tower = None if why else _tower(host)
         if tower is None:
             if needed:
-                raise _no_map(host, why or "no vision tower was found")
+                raise _no_map(host, needed[0], why or "no vision tower was found")
             return None
         lists = [module for module in tower.modules() if isinstance(module, nn.ModuleList) and len(module)]
         names = [name for name, _ in tower.named_parameters()]
         has_cls = any(name.endswith(("class_embedding", "cls_token")) for name in names)
-        return cls(tower, max(lists, key=len), has_cls)
+        return cls(tower, max(lists, key=len), has_cls, compressor)
+
+    def _shallow(self) -> nn.Module:
+        """Return the layer at the compressor's share of the depth; among layers with windows, the nearest without."""
+        index = max(0, round(self.compressor.shallow_layer * len(self.layers)) - 1)
+        if whole := getattr(self.tower.config, "fullatt_block_indexes", None):
+            index = min(whole, key=lambda each: abs(each - index))
+        return self.layers[index]
 
     def _layer(self, host: Host, named: dict[str, Any]) -> nn.Module:
         """Return the encoder layer that the features are read from; among layers with windows, the last without."""
@@ -165,8 +189,8 @@ class Recorder:
         return self.layers[len(self.layers) + index if index < 0 else max(index - 1, 0)]
 
     @contextlib.contextmanager
-    def recording(self, host: Host, named: dict[str, Any]) -> Iterator[Record]:
-        """Note what the tapped layer sees until the block ends.
+    def recording(self, host: Host, named: dict[str, Any]) -> Iterator[tuple[Tap, ...]]:
+        """Note what the tapped layers see until the block ends.
 
         Raises:
             UnsupportedModelError: the tower attends by a backend whose function cannot be stood in for.
@@ -174,17 +198,21 @@ class Recorder:
         backend = self.tower.config._attn_implementation
         if str(backend).removeprefix("tokscale_") not in _BACKENDS:
             raise UnsupportedModelError(
-                f"{host.model_type}: importance is not collected under {backend} attention; load the model with "
+                f"{host.model_type}: {self.what[0]} is not collected under {backend} attention; load the model with "
                 'attn_implementation="sdpa"'
             )
         _register()
-        record = Record(self._layer(host, named), self.cls)
+        late = self._layer(host, named)
+        taps = tuple(
+            Tap(what, self._shallow() if what == "shallow_importance" else late, self.cls, self.compressor.keys_reduce)
+            for what in self.what
+        )
         with _switched(self.tower):
-            token = _RECORD.set(record)
+            token = _TAPS.set(taps)
             try:
-                yield record
+                yield taps
             finally:
-                _RECORD.reset(token)
+                _TAPS.reset(token)
 
 
 def _tower(host: Host) -> Any:
@@ -196,18 +224,18 @@ def _tower(host: Host) -> Any:
     return None
 
 
-def importance(record: Record, host: Host, modality: str, named: dict[str, Any], tokens: int) -> Tensor:
-    """Return (tokens,) float32: the attention that each feature's patches receive, in the order of the features."""
+def of_tokens(tap: Tap, host: Host, modality: str, named: dict[str, Any], tokens: int) -> Tensor:
+    """Return what a tap noted in the order of the features, float32: (tokens,) importance or (tokens, d_k) keys."""
     kind = families.IMPORTANCE[host.model_type]
-    received = [part.float() for part in record.received]
-    found = token_importance(kind, received, tokens, host.config, named.get(f"{modality}_grid_thw"))
+    noted = [part.float() for part in tap.noted]
+    found = to_tokens(kind, noted, tokens, host.config, named.get(f"{modality}_grid_thw"))
     if found is None or len(found) != tokens:
-        patches = sum(part.numel() for part in received)
-        raise _no_map(host, f"{patches} patches, {tokens} tokens")
+        patches = sum(part.shape[0] * part.shape[1] for part in noted)
+        raise _no_map(host, tap.what, f"{patches} patches, {tokens} tokens")
     return found
 
 
-def _no_map(host: Host, why: str) -> UnsupportedModelError:
+def _no_map(host: Host, what: str, why: str) -> UnsupportedModelError:
     return UnsupportedModelError(
-        f"{host.model_type}: importance cannot be mapped to its tokens ({why}); choose a method that needs none"
+        f"{host.model_type}: {what} cannot be mapped to its tokens ({why}); choose a method that needs none"
     )

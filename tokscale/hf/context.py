@@ -1,4 +1,4 @@
-"""Context for the compressor: the question, the grid, the attention received. Only what `needs` and `uses` name."""
+"""Context for the compressor: the question, the grid, what the tower attends to. Only what `needs` and `uses` name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError, MissingContextError
+from .attention import NOTED
 from .cutting import Modality
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ class Context:
                 found["grid"] = grid
             elif "grid" in self.needs:
                 self._missing("grid", "its tokens are no rectangle")
-        if "importance" in self.reads:
-            scores = getattr(self._encoded, "importance", {}).get(part.name)
-            if scores is not None:
-                found["importance"] = torch.stack([scores[part.images[i].start : part.images[i].end] for i in members])
-            elif "importance" in self.needs:
-                self._missing(
-                    "importance", "it was not collected; pass the pixels, or what handle.encode(...) returned"
-                )
+        for what in NOTED:
+            if what not in self.reads:
+                continue
+            noted = getattr(self._encoded, "noted", {}).get(what, {}).get(part.name)
+            if noted is not None:
+                found[what] = torch.stack([noted[part.images[i].start : part.images[i].end] for i in members])
+            elif what in self.needs:
+                self._missing(what, "it was not collected; pass the pixels, or what handle.encode(...) returned")
         return found
 
     def _missing(self, what: str, why: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._checks import suggestion
 from ..errors import ArgumentError, PatchError
 from . import families
-from .attention import Encoded, Recorder, importance
+from .attention import Encoded, Recorder, of_tokens
 from .compress import Budget, Budgets, check_allocate, check_budget, with_budget
 from .cutting import encode
 from .features import field_of, flatten
@@ -140,15 +140,17 @@ class PatchHandle:
         """Return encoder outputs by modality, those in `mm_encoder_outputs` as they are."""
         given = named.get("mm_encoder_outputs")
         given = given if isinstance(given, dict) else {}
-        encoded = Encoded(importance=dict(getattr(given, "importance", {})))
+        encoded = Encoded(noted=getattr(given, "noted", {}))
         for modality in modalities:
             if given.get(modality) is not None:
                 encoded[modality] = given[modality]
             elif self._recorder is not None:
-                with self._recorder.recording(self._host, named) as record:
+                with self._recorder.recording(self._host, named) as taps:
                     encoded[modality] = encode(self._host, modality, named)
                 features, _ = flatten(getattr(encoded[modality], field_of(encoded[modality])))
-                encoded.importance[modality] = importance(record, self._host, modality, named, len(features))
+                for tap in taps:
+                    found = of_tokens(tap, self._host, modality, named, len(features))
+                    encoded.noted.setdefault(tap.what, {})[modality] = found
             else:
                 encoded[modality] = encode(self._host, modality, named)
         return encoded

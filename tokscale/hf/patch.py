@@ -12,14 +12,14 @@ from ..compressors import TokenCompressor, create_compressor
 from ..compressors.registry import compressor_class, keywords_of
 from ..errors import ArgumentError, KeywordError, MissingContextError, PatchError, ShapeError
 from . import families, frontdoor
-from .attention import Recorder
+from .attention import NOTED, Recorder
 from .compress import Budget, check_budget
 from .handle import PatchHandle
 from .host import SEAMS, Host, examine, unwrap
 from .positions import resolve
 from .seam import find, install
 
-COLLECTED = frozenset({"text", "grid", "importance"})  # context that patch() can give
+COLLECTED = frozenset({"text", "grid", *NOTED})  # context that patch() can give
 KEYWORDS = ("num_tokens", "retention_ratio", "allocate", "processor", "positions", "unit", "question")
 
 
@@ -94,14 +94,13 @@ def patch(
     handle._positions = resolve(host, positions)
     handle._unit, handle._question = _unit(host, unit), question
     handle._join = families.join_of(host.model_type, processor)
-    needs, uses = frozenset(made.needs), frozenset(made.uses)
+    needs = frozenset(made.needs)
     if unmet := sorted(needs - COLLECTED):
         raise MissingContextError(
             f"{type(made).__name__} needs {' and '.join(unmet)}, which patch() does not collect (it gives "
             f"{', '.join(sorted(COLLECTED))}); choose a method that needs none"
         )
-    if "importance" in needs | uses:
-        handle._recorder = Recorder.find(host, needed="importance" in needs)
+    handle._recorder = Recorder.find(host, made)
     try:
         for owner, name in host.owners:
             front = frontdoor.enter if owner is inner and name in ("forward", "generate") else frontdoor.answer

@@ -10,46 +10,45 @@ import torch
 from torch import Tensor
 
 
-def token_importance(kind: str, received: Sequence[Tensor], tokens: int, config: Any, grid_thw: Any) -> Tensor | None:
-    """Return (tokens,) from the (b, patches) that each call of the tapped layer received, or None if they do not fit.
+def to_tokens(kind: str, noted: Sequence[Tensor], tokens: int, config: Any, grid_thw: Any) -> Tensor | None:
+    """Return (tokens, ...) from the (b, patches, ...) of each call of the tapped layer, or None if they do not fit.
 
     Args:
         kind: "same" (a patch is a token), "raster" (blocks of a square picture), "consecutive" (runs of patches),
             "window" (runs of patches, in the order of attention windows).
-        received: per call of the layer.
+        noted: per call of the layer, a number or a vector for each patch.
         tokens: features in all.
         config: the model's, for window sizes.
         grid_thw: (images, 3) patches in time, height and width, where the model has them.
     """
-    if not received or not tokens:
+    if not noted or not tokens:
         return None
     if kind in ("consecutive", "window"):
-        flat = torch.cat([part.flatten() for part in received])
+        flat = torch.cat([part.flatten(0, 1) for part in noted])
         if len(flat) % tokens:
             return None
-        grouped = flat.view(tokens, -1).mean(1)
+        grouped = flat.unflatten(0, (tokens, -1)).mean(1)
         if kind == "consecutive":
             return grouped
         order = window_order(grid_thw.tolist(), config.vision_config)
         return grouped[order.argsort().to(grouped.device)] if len(order) == tokens else None
-    if len({part.shape[-1] for part in received}) > 1:
+    if len({part.shape[1] for part in noted}) > 1:
         return None
-    rows = torch.cat([part.flatten(0, -2) for part in received])  # pictures, patches
+    rows = torch.cat(list(noted))  # pictures, patches
     per_picture = tokens // len(rows)
     if kind == "same":
-        return rows[:, rows.shape[1] - per_picture :].flatten()  # a [CLS] row in front is no token
+        return rows[:, rows.shape[1] - per_picture :].flatten(0, 1)  # a [CLS] row in front is no token
     return raster(rows, per_picture)
 
 
 def raster(rows: Tensor, tokens: int) -> Tensor | None:
-    """Return the mean over square blocks of square pictures, (pictures * tokens,); a [CLS] row in front is left out."""
+    """Return the mean over square blocks of square pictures, (pictures * tokens, ...); a [CLS] row is left out."""
     side = math.isqrt(rows.shape[1])
     rows = rows[:, rows.shape[1] - side * side :]
     across = math.isqrt(tokens)
     if across * across != tokens or side % across:
         return None
-    block = side // across
-    return rows.view(len(rows), across, block, across, block).mean((2, 4)).flatten()
+    return rows.unflatten(1, (across, side // across, across, side // across)).mean((2, 4)).flatten(0, 2)
 
 
 def window_order(grid_thw: Sequence[Sequence[int]], vision: Any) -> Tensor:

@@ -1,0 +1,221 @@
+"""What the tower's attention gives a compressor: importance late and early, and keys, against their definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+import tokscale
+from tests.hf.helpers import checkpointing, forget, forward, generate
+from tests.hf.notes import Notes, noted
+from tests.tiny_models import FAMILIES, Family, Prompt, alone, module, prompt
+from tokscale.hf.attention import Tap
+
+K = 3
+
+WITH_IMPORTANCE = [name for name in FAMILIES if name != "llava_next"]
+CLS = {"llava": True, "internvl": True}
+
+
+def read_layer(family: Family, model: Any) -> torch.nn.Module:
+    """The encoder layer whose output the model reads last: features are a function of what it gives."""
+    layers = {
+        "llava": "encoder.layers.0",  # vision_feature_layer = -2 of two layers
+        "qwen2_5_vl": "blocks.1",
+        "internvl": "encoder.layer.1",
+    }.get(family.name, "encoder.layers.1")
+    return module(model, f"{family.tower}.{layers}")
+
+
+def eager(calls: list[tuple[Tensor, Tensor]]) -> Any:
+    """Attention by its definition; the weights and keys of each call, (b, heads, ...), are appended to `calls`."""
+
+    def attention(
+        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float, **_: Any
+    ) -> tuple[Tensor, None]:
+        assert attention_mask is None or bool(attention_mask.all())
+        weights = (query @ key.transpose(-1, -2) * scaling).softmax(-1)
+        calls.append((weights.detach(), key.detach()))
+        return (weights @ value).transpose(1, 2).contiguous(), None
+
+    return attention
+
+
+def shallow_layer(family: Family, model: Any) -> torch.nn.Module:
+    """The first of two layers; where layers have windows, the one without."""
+    if family.name == "qwen2_5_vl":
+        return read_layer(family, model)
+    name = {"llava": "encoder.layers.0", "internvl": "encoder.layer.0"}.get(family.name, "encoder.layers.0")
+    return module(model, f"{family.tower}.{name}")
+
+
+def expected(family: Family, batch: Prompt) -> dict[str, list[Tensor]]:
+    """By the definitions: of the layer that is read (or the early one) the weights, [CLS] row or mean over queries,
+    mean over heads, or the keys; and the mean over the patches that a feature depends on, which the derivative shows.
+    """
+    twin = family.model()
+    calls: list[tuple[Tensor, Tensor]] = []
+    AttentionInterface.register("tests_eager", eager(calls))
+    module(twin, family.tower).set_attn_implementation("tests_eager")
+    spans: dict[str, list[int]] = {"late": [], "shallow": []}
+    held: list[Tensor] = []
+    for name, layer in (("late", read_layer(family, twin)), ("shallow", shallow_layer(family, twin))):
+        layer.register_forward_pre_hook(lambda *_, name=name: spans[name].append(len(calls)))
+        layer.register_forward_hook(lambda *_, name=name: spans[name].append(len(calls)))
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        held.append(output if isinstance(output, Tensor) else output[0])
+
+    read_layer(family, twin).register_forward_hook(keep)
+    keys = ("pixel_values", "image_sizes", "image_grid_thw")
+    given = {k: v for k, v in batch.inputs.items() if k in keys}
+    output = twin.get_image_features(**given, return_dict=True).pooler_output
+    flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in output])
+    (hidden,) = held
+    patches: dict[str, list[Tensor]] = {"importance": [], "shallow_importance": [], "mean": [], "cat": []}
+    for what, name in (("importance", "late"), ("shallow_importance", "shallow")):
+        for weights, _ in calls[slice(*spans[name][:2])]:
+            per_key = weights[:, :, 0] if CLS.get(family.name) else weights.mean(2)
+            patches[what] += list(per_key.mean(1))
+    for _, key in calls[slice(*spans["late"][:2])]:  # b h p e
+        patches["mean"] += list(key.mean(1))
+        patches["cat"] += list(torch.cat(list(key.unbind(1)), dim=-1))
+    result: dict[str, list[Tensor]] = {what: [] for what in patches}
+    joined = {what: torch.cat(parts) for what, parts in patches.items()}
+    for feature in flat:
+        (gradient,) = torch.autograd.grad(feature.sum(), hidden, retain_graph=True)
+        rows = gradient.reshape(-1, gradient.shape[-1]).abs().sum(-1) > 0
+        for what, values in joined.items():
+            result[what].append(values[rows].mean(0))
+    sizes = [len(columns) for images in batch.images for columns in images]
+    return {what: list(torch.stack(values).split(sizes)) for what, values in result.items()}
+
+
+@pytest.mark.parametrize("name", WITH_IMPORTANCE)
+def test_importance(name: str) -> None:
+    family = FAMILIES[name]
+    model = family.model()
+    rows = [[2, "image", 3, "image", 2], [3, "image", 4]]
+    batch = prompt(family, rows)
+    wanted = expected(family, batch)["importance"]
+    before = [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")]
+
+    class Watches(Notes):
+        def compress(self, vision_tokens: Tensor, **context: Any) -> tokscale.Compressed:
+            now = [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")]
+            assert now == before  # it is switched during the encode only
+            return super().compress(vision_tokens, **context)
+
+    contexts = noted(family, model, batch, Watches({"importance"}))  # features bitwise those of SDPA
+    for context, theirs in zip(contexts, wanted):
+        ours = context["importance"]
+        assert ours.dtype == torch.float32
+        assert ours.shape == theirs.shape
+        assert theirs.std() > 0
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-7)
+    assert [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")] == before
+
+
+@pytest.mark.parametrize("name", WITH_IMPORTANCE)
+def test_importance_of_a_row_alone(name: str) -> None:
+    family = FAMILIES[name]
+    model = family.model()
+    rows = [[2, "image", 3, "image", 2], [3, "image", 4]]
+    together = noted(family, model, prompt(family, rows), Notes({"importance"}))
+    single = noted(family, model, alone(family, rows, 1), Notes({"importance"}))
+    torch.testing.assert_close(together[2]["importance"], single[0]["importance"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", WITH_IMPORTANCE)
+def test_importance_in_generate_and_in_training(name: str) -> None:
+    family = FAMILIES[name]
+    model = family.model()
+    batch = prompt(family, [[3, "image", 4]])
+    (one,) = noted(family, model, batch, Notes({"importance"}))
+    model.train()
+    checkpointing(model, True)
+    compressor = Notes({"importance"})
+    with tokscale.patch(model, compressor, **family.options()):
+        forget(model)
+        loss = model(**batch.inputs, labels=batch.ids, use_cache=False).loss
+        loss.backward()  # recomputation runs outside the call: it must find nothing to write to
+    assert len(compressor.seen) == 1
+    torch.testing.assert_close(compressor.seen[0][1]["importance"], one["importance"], rtol=1e-5, atol=1e-8)
+    checkpointing(model, False)
+    model.eval()
+    compressor = Notes({"importance"})
+    with tokscale.patch(model, compressor, **family.options()):
+        generate(model, batch.inputs)
+    assert len(compressor.seen) == 1
+    assert torch.equal(compressor.seen[0][1]["importance"], one["importance"])
+
+
+def test_importance_under_eager_attention() -> None:
+    """The setting that the user chose is there again afterwards, and the importance is the same."""
+    family = FAMILIES["llava"]
+    batch = prompt(family, [[3, "image", 4]])
+    (one,) = noted(family, family.model(), batch, Notes({"importance"}))
+    model = family.model()
+    module(model, family.tower).set_attn_implementation("eager")
+    compressor = Notes({"importance"})
+    with tokscale.patch(model, compressor):
+        forward(model, batch.inputs)
+    assert module(model, family.tower).config._attn_implementation == "eager"
+    assert module(model, family.language_model).config._attn_implementation == "sdpa"
+    torch.testing.assert_close(compressor.seen[0][1]["importance"], one["importance"], rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", WITH_IMPORTANCE)
+@pytest.mark.parametrize("what", ["shallow_importance", "mean", "cat"])
+def test_an_early_layer_and_keys(name: str, what: str) -> None:
+    family = FAMILIES[name]
+    model = family.model()
+    batch = prompt(family, [[2, "image", 3, "image", 2], [3, "image", 4]])
+    compressor = Notes({what if what == "shallow_importance" else "keys"})
+    compressor.keys_reduce = what if what in ("mean", "cat") else "mean"
+    for context, theirs in zip(noted(family, model, batch, compressor), expected(family, batch)[what]):
+        (ours,) = (value for key, value in context.items() if key in ("shallow_importance", "keys"))
+        assert ours.dtype == torch.float32 and ours.shape == theirs.shape and theirs.std() > 0
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_depth_is_the_compressors_choice() -> None:
+    """At a share of .9 the early layer of two is the last one."""
+    family = FAMILIES["gemma3"]
+    batch = prompt(family, [[3, "image", 4]])
+    compressor = Notes({"importance", "shallow_importance"})
+    (first,) = noted(family, family.model(), batch, compressor)
+    assert not torch.equal(first["importance"], first["shallow_importance"])
+    compressor = Notes({"importance", "shallow_importance"})
+    compressor.shallow_layer = 0.9
+    (last,) = noted(family, family.model(), batch, compressor)
+    assert torch.equal(last["importance"], last["shallow_importance"])
+    assert torch.equal(last["importance"], first["importance"])
+
+
+def test_only_what_is_asked_for_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    note = Tap.note
+    monkeypatch.setattr(Tap, "note", lambda self, *args: (seen.append(self.what), note(self, *args))[1])
+    family = FAMILIES["llava"]
+    batch = prompt(family, [[3, "image", 4]])
+    noted(family, family.model(), batch, Notes({"text"}, {"grid"}))
+    assert seen == []
+    noted(family, family.model(), batch, Notes({"keys"}))
+    assert seen == ["keys"]
+
+
+def test_what_handle_encode_gives_serves_every_context() -> None:
+    family = FAMILIES["internvl"]
+    model, batch = family.model(), prompt(family, [[3, "image", 4]])
+    reads = {"importance", "shallow_importance", "keys"}
+    compressor = Notes(reads)
+    with tokscale.patch(model, compressor, **family.options()) as handle:
+        forward(model, batch.inputs)
+        forward(model, batch.inputs, mm_encoder_outputs=handle.encode(**batch.inputs))
+    (_, first), (_, second) = compressor.seen
+    assert set(first) == reads and all(torch.equal(first[what], second[what]) for what in reads)
