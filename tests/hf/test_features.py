@@ -12,7 +12,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tokscale import CompressorError, UnsupportedModelError
 from tokscale.hf.features import Piece, clone, compressed, entry_lengths, field_of, flatten, refill, repeated
-from tokscale.hf.patches import raster, token_importance, window_order
+from tokscale.hf.patches import raster, to_tokens, window_order
 
 D = 2
 FLAT = torch.arange(24.0).view(12, D)  # twelve tokens
@@ -148,16 +148,16 @@ def test_raster_blocks() -> None:
 
 def test_patches_that_are_tokens() -> None:
     rows = torch.arange(10.0).view(2, 5)
-    assert torch.equal(token_importance("same", [rows], 10, None, None), rows.flatten())
-    assert token_importance("same", [rows], 8, None, None).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]  # without [CLS]
-    assert token_importance("same", [], 8, None, None) is None
-    assert token_importance("same", [rows, rows[:, :3]], 8, None, None) is None
+    assert torch.equal(to_tokens("same", [rows], 10, None, None), rows.flatten())
+    assert to_tokens("same", [rows], 8, None, None).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]  # without [CLS]
+    assert to_tokens("same", [], 8, None, None) is None
+    assert to_tokens("same", [rows, rows[:, :3]], 8, None, None) is None
 
 
 def test_consecutive_patches() -> None:
     parts = [torch.arange(8.0)[None], torch.arange(8.0, 12)[None]]  # two images, merged 2 x 2
-    assert token_importance("consecutive", parts, 3, None, None).tolist() == [1.5, 5.5, 9.5]
-    assert token_importance("consecutive", parts, 5, None, None) is None
+    assert to_tokens("consecutive", parts, 3, None, None).tolist() == [1.5, 5.5, 9.5]
+    assert to_tokens("consecutive", parts, 5, None, None) is None
 
 
 def test_windows_are_undone() -> None:
@@ -166,6 +166,6 @@ def test_windows_are_undone() -> None:
     assert window_order([[1, 4, 6]], vision).tolist() == [0, 1, 3, 4, 2, 5]
     received = [torch.arange(24.0)[None]]  # in window order
     config = SimpleNamespace(vision_config=vision)
-    found = token_importance("window", received, 6, config, torch.tensor([[1, 4, 6]]))
+    found = to_tokens("window", received, 6, config, torch.tensor([[1, 4, 6]]))
     assert found.tolist() == [1.5, 5.5, 17.5, 9.5, 13.5, 21.5]  # token 2: patches 16-19, as 8-11 stand in token 3
     assert window_order([[2, 2, 2], [1, 4, 6]], vision).tolist() == [0, 1, 2, 3, 5, 6, 4, 7]
