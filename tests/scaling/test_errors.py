@@ -13,6 +13,7 @@ from tokscale.scaling import ScalingFit, fit_many, fit_power_law
 from .curves import BUDGETS, OCRBENCH, quiet
 
 N, S = [1, 8, 64, 512], [12.0, 20.0, 33.0, 52.0]
+FORMS = "binomial, broken, logit, loglinear, neglog, power, power_additive, regime, saturating"
 
 MISTAKES: list[tuple[str, tuple[Any, Any], dict[str, Any], str]] = [
     (
@@ -81,9 +82,8 @@ MISTAKES: list[tuple[str, tuple[Any, Any], dict[str, Any], str]] = [
     ("level", (N, S), {"level": 95}, "level=95 must lie in (0, 1); did you mean 0.95?"),
     ("level zero", (N, S), {"level": 0}, "level=0 must lie in (0, 1)"),
     ("level of words", (N, S), {"level": "high"}, "level=high must lie in (0, 1)"),
-    ("form", (N, S), {"form": "powr"}, 'form="powr" is unknown; choose from power'),
-    ("form to come", (N, S), {"form": "logit"}, 'form="logit" is unknown; choose from power'),
-    ("form of no name", (N, S), {"form": None}, "form=None is unknown; choose from power"),
+    ("form", (N, S), {"form": "powr"}, f'form="powr" is unknown; choose from {FORMS}'),
+    ("form of no name", (N, S), {"form": None}, f"form=None is unknown; choose from {FORMS}"),
     (
         "ci",
         (N, S),
@@ -224,7 +224,7 @@ def test_what_from_dict_does_not_take() -> None:
         ({**data, "schema": 2}, "from_dict reads what to_dict wrote with schema 1, got 2"),
         ([1], "from_dict reads what to_dict wrote with schema 1, got 'list'"),
         ({k: v for k, v in data.items() if k not in ("coef", "n")}, "from_dict misses n, coef"),
-        ({**data, "form": "powr"}, 'form="powr" is unknown; choose from power'),
+        ({**data, "form": "powr"}, f'form="powr" is unknown; choose from {FORMS}'),
     ):
         with pytest.raises(FitError) as caught:
             ScalingFit.from_dict(wrong)  # type: ignore[arg-type]

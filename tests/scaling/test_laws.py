@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tokscale.scaling import LAWS, Law
 
-from .curves import BUDGETS, quiet
+from .curves import BUDGETS, FORMULAS, options, quiet, truth
 
 forms = pytest.mark.parametrize("law", list(LAWS.values()), ids=list(LAWS))
 FLOOR, CEIL = 0.0, 100.0
@@ -26,27 +28,114 @@ def test_the_inverse_undoes_the_link(law: Law) -> None:
 
 @forms
 def test_the_jacobian_is_the_slope_of_the_link(law: Law) -> None:
-    h = STEP * SCORES
+    h = STEP * np.minimum(SCORES, CEIL - SCORES)
     numeric = (law.link(SCORES + h, FLOOR, CEIL) - law.link(SCORES - h, FLOOR, CEIL)) / (2 * h)
-    np.testing.assert_allclose(law.link_slope(SCORES, FLOOR, CEIL), numeric, rtol=1e-8)
-    np.testing.assert_allclose(law.log_jacobian(SCORES, FLOOR, CEIL), np.log(np.abs(numeric)), rtol=1e-8)
+    np.testing.assert_allclose(law.link_slope(SCORES, FLOOR, CEIL), numeric, rtol=1e-7)
+    np.testing.assert_allclose(law.log_jacobian(SCORES, FLOOR, CEIL), np.log(np.abs(numeric)), rtol=1e-7, atol=1e-7)
+
+
+def thetas(law: Law) -> list[float]:
+    """Return places inside and near the ends of the range of theta; 0.0 for a form without one."""
+    if law.theta is None:
+        return [0.0]
+    grid = law.theta.grid(np.log(BUDGETS))
+    return [float(t) for t in (*grid[[1, len(grid) // 3, len(grid) // 2, -2]], law.theta.flat) if np.isfinite(t)]
+
+
+def numeric_slope(ask: Callable[[float], Any], at: float, step: float = STEP) -> Any:
+    return (ask(at + step) - ask(at - step)) / (2 * step)
 
 
 @forms
-def test_the_slope_of_the_basis(law: Law) -> None:
-    log_n = np.log([1.5, 8.0, 700.0])
-    numeric = (law.basis(log_n + STEP, 2.0) - law.basis(log_n - STEP, 2.0)) / (2 * STEP)
-    np.testing.assert_allclose(law.basis_slope(log_n, 2.0), numeric, rtol=1e-8, atol=1e-10)
+def test_the_slopes_of_the_basis(law: Law) -> None:
+    log_n = np.log([1.5, 8.0, 300.0])
+    for theta in thetas(law):
+        numeric = numeric_slope(lambda t, theta=theta: law.basis(log_n + t, 2.0, theta), 0.0)
+        unit = 1e-8 * np.max(np.abs(numeric))
+        np.testing.assert_allclose(law.basis_slope(log_n, 2.0, theta), numeric, rtol=1e-7, atol=unit)
+        if law.theta is not None:
+            step = STEP * max(1.0, abs(theta))
+            numeric = numeric_slope(lambda t: law.basis(log_n, 2.0, t), theta, step)
+            unit = 1e-7 * np.max(np.abs(numeric))
+            np.testing.assert_allclose(law.theta.basis_slope(log_n, 2.0, theta), numeric, rtol=1e-7, atol=unit)
+
+
+@forms
+def test_the_basis_takes_many_places_and_thetas_at_once(law: Law) -> None:
+    """The same bits as one at a time, for every function of `(log_n, center, theta)`."""
+    log_n, many = np.log([1.5, 8.0, 300.0]), np.array(thetas(law))
+    for ask in (law.basis, law.basis_slope, *([] if law.theta is None else [law.theta.basis_slope])):
+        block = np.broadcast_arrays(ask(log_n, 2.0, many[:, None]), np.zeros((len(many), 3, 1)))[0]
+        for i, theta in enumerate(many):
+            for j, place in enumerate(log_n):
+                np.testing.assert_array_equal(block[i, j], ask(place, 2.0, theta))
 
 
 @forms
 def test_the_named_parameters_have_the_derivative_they_claim(law: Law) -> None:
+    for theta in thetas(law):
+        for f in law.parameters.values():
+            assert f.vector(2.0, np.array(theta)).shape == law.basis(np.array(0.0), 2.0, theta).shape
+            if law.theta is None:
+                continue
+            step = STEP * max(1.0, abs(theta))
+            numeric = numeric_slope(lambda t, f=f: f.vector(2.0, np.array(t)), theta, step)
+            claimed = 0.0 if f.vector_slope is None else f.vector_slope(2.0, np.array(theta))
+            np.testing.assert_allclose(claimed + 0 * numeric, numeric, rtol=1e-7, atol=1e-9)
     for f in law.parameters.values():
-        assert f.vector(2.0).shape == law.basis(np.array(0.0), 2.0).shape
         for v in (-0.7, 0.4):
-            numeric = abs(f.value(v + STEP) - f.value(v - STEP)) / (2 * STEP)
-            assert f.scale(v) == pytest.approx(numeric, rel=1e-8)
+            assert f.scale(v) == pytest.approx(abs(numeric_slope(f.value, v)), rel=1e-8)
         assert f.interval(-0.7, 0.4)[0] < f.interval(-0.7, 0.4)[1]
+    if law.theta is not None:
+        assert law.theta.scale(0.4) == pytest.approx(abs(numeric_slope(law.theta.value, 0.4)), rel=1e-8)
+
+
+@forms
+def test_the_named_parameters_are_what_the_formula_says(law: Law) -> None:
+    """Coefficients at another centre, or the curve written out with the named parameters, are the same curve."""
+    n = np.array([1.0, 3.0, 70.0])
+    coef = {1: [4.0], 2: [0.5, 0.3], 3: [0.5, 0.3, -0.2]}[len(law.basis(np.array(0.0), 0.0, 1.0))]
+    for theta in thetas(law):
+        b = np.array(coef)
+        named = {k: f.value(float(f.vector(0.7, np.array(theta)) @ b)) for k, f in law.parameters.items()}
+        if law.theta is not None:
+            named[law.theta.name] = law.theta.value(theta)
+        predicted = law.predict(b, 0.7 if law.form != "regime" else 0.0, theta, n, FLOOR, CEIL)
+        np.testing.assert_allclose(predicted, FORMULAS[law.form](n, **named), rtol=1e-11)
+
+
+@forms
+def test_standard_errors_are_weights_in_the_fitted_space(law: Law) -> None:
+    """Weights `1 / (se |dlink/dS|)^2` at the scores, whatever the slope of the link."""
+    if law.counted:
+        return
+    score, se = truth(law.form) * (1 + 0.01 * np.cos(np.arange(10.0) ** 2)), np.linspace(0.2, 1, 10)
+    by_se = quiet(BUDGETS, score, **options(law.form), se=se)
+    slope = np.abs(law.link_slope(score, FLOOR, CEIL))
+    by_weight = quiet(BUDGETS, score, **options(law.form), weights=1 / (se * slope) ** 2)
+    np.testing.assert_allclose(by_se.weights, by_weight.weights, rtol=1e-12)
+    assert by_se.coef == pytest.approx(by_weight.coef, rel=1e-9) and by_se.aicc == pytest.approx(by_weight.aicc)
+    chi2 = np.sum((by_se.residuals / se) ** 2) / by_se.dof
+    assert by_se.chi2_dof == pytest.approx(chi2) and by_se.birge == pytest.approx(max(1.0, chi2**0.5))
+    assert by_weight.chi2_dof is None and by_weight.birge is None
+    counted = quiet(BUDGETS, score, **options(law.form), n_items=400)
+    assert counted.coef == quiet(BUDGETS, score, **options(law.form)).coef  # the errors of the items do not weigh
+    u = score / 100
+    np.testing.assert_allclose(counted.score_se, 100 * np.sqrt(u * (1 - u) / 400))
+
+
+@forms
+def test_many_replicates_take_little_memory(law: Law) -> None:
+    """Leave-one-out and bootstrap of 200 points: all searches at once would take several times as much."""
+    import tracemalloc
+
+    n = np.repeat(BUDGETS, 20)
+    score = truth(law.form, n) * (1 + 0.01 * np.cos(np.arange(200.0) ** 2))
+    tracemalloc.start()
+    fit = quiet(n, score, **options(law.form), ci="auto" if law.counted else "bootstrap", n_boot=200)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 150e6 and fit.loo_rmse == pytest.approx(np.sqrt(np.mean(fit.residuals**2)), rel=0.02)
 
 
 @forms

@@ -44,6 +44,13 @@ def test_it_works_where_torch_is_absent_and_loads_no_heavy_module() -> None:
         fit = tokscale.scaling.fit_power_law([1, 8, 64, 512], [10.0, 20.0, 33.0, 52.0], robust="theil_sen", level=0.5)
         fit = tokscale.scaling.fit_power_law([1, 8, 64, 512], [10.0, 20.0, 33.0, 52.0])
         fit.summary(), fit.interval(100), fit.budget_for(0.9), fit.skill_vs_baseline
+        import warnings
+        warnings.simplefilter("ignore")
+        n = [1, 2, 4, 8, 16, 32, 64, 128]
+        for form in tokscale.scaling.LAWS:
+            known = tokscale.scaling.fit_power_law(n, [20, 31, 38, 44, 47, 49, 50, 50.5], form=form, n_items=100,
+                                                   floor=0, ceil=100)
+            known.summary(), known.budget_for(0.9)
         heavy = [m for m in ("scipy.stats", "scipy.optimize", "scipy.linalg", "torch") if m in sys.modules]
         print(before, heavy, round(fit.exponent, 3))
         """
@@ -53,8 +60,9 @@ def test_it_works_where_torch_is_absent_and_loads_no_heavy_module() -> None:
 
 def test_the_public_names() -> None:
     assert tokscale.fit_power_law is scaling.fit_power_law and tokscale.ScalingFit is scaling.ScalingFit
-    classes = {"Budget", "LAWS", "Law", "ManyFit", "OptimalBudget", "RangeAlpha", "ScalingFit", "Skill"}
-    assert set(scaling.__all__) == {*classes, "fit_many", "fit_power_law", "wilson_interval"}
+    answers = {"Budget", "LawComparison", "ManyFit", "OptimalBudget", "RangeAlpha", "ScalingFit", "Skill"}
+    asked = {"LAWS", "Law", "compare_laws", "fit_many", "fit_power_law", "wilson_interval"}
+    assert set(scaling.__all__) >= answers | asked
     assert all(getattr(scaling, name).__doc__ for name in scaling.__all__ if name != "LAWS")
 
 

@@ -10,7 +10,7 @@ import pytest
 from tokscale.errors import ScalingFitWarning
 from tokscale.scaling import fit_many, fit_power_law
 
-from .curves import BUDGETS, CURVES, OCRBENCH, quiet
+from .curves import BUDGETS, CURVES, OCRBENCH, quiet, same
 
 PRINTED = {
     "Overall@MME": (1067.59603, -0.05159044),
@@ -27,12 +27,6 @@ PRINTED = {
     "Overall@SEEDBench2": (30.3219239, -0.04975797),
     "Overall@SEEDBench2_Plus": (24.9440635, -0.07618418),
 }
-
-
-def same(value: float, printed: str) -> bool:
-    """True where `value` rounds to the number as printed."""
-    digits = len(printed.partition(".")[2])
-    return round(value, digits) == float(printed)
 
 
 def test_there_are_eighteen_curves_of_ten_budgets() -> None:

@@ -206,9 +206,11 @@ class Curve:
                 lo, hi = self.theta_interval(level)
                 found = {name: f.interval(*self.functional_interval(f, level)) for name, f in named.items()}
             found[theta.name] = ordered(theta.value(lo), theta.value(hi))
-            for name, f in law.derived.items():  # an asymptote, above theta = 0
+            for name, f in law.derived.items():  # an asymptote, above theta = 0: it runs off as theta falls to 0
                 low, high = self.functional_interval(f, level, above=0.0)
-                found[name] = (low, high if self.theta_interval(level)[0] > 0 else math.inf)
+                if not self.theta_interval(level)[0] > 0:
+                    low, high = (low if self.growth_interval(level)[0] > 0 else -math.inf), math.inf
+                found[name] = (low, high)
             return found, "bootstrap" if ci == "bootstrap" else "profile"
         a = np.stack([np.asarray(f.vector(self.center, np.array(0.0))) for f in named.values()])
         if ci in ("auto", "t", "profile"):

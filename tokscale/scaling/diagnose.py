@@ -30,9 +30,15 @@ def quality(curve: Curve, fitted: Array) -> dict[str, float]:
     if curve.law.logarithmic:
         with np.errstate(divide="ignore"):
             log = _r2(curve.solution.z, curve.residuals / np.sqrt(curve.points.weights))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mape = float(np.mean(np.abs(error / score)))
-    return {"r2": _r2(score, error), "r2_log": log, "mae": float(np.mean(np.abs(error))), "mape": mape}
+    mae, mape = float(np.mean(np.abs(error))), relative_error(fitted, score)
+    return {"r2": _r2(score, error), "r2_log": log, "mae": mae, "mape": mape}
+
+
+def relative_error(predicted: Any, score: Array) -> float:
+    """Return the mean of `|predicted - score| / |score|`: infinite where a score of 0 is missed."""
+    error = np.abs(predicted - score)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return float(np.mean(np.where(error == 0, 0.0, error / np.abs(score))))
 
 
 def _r2(values: Array, error: Array) -> float:
@@ -88,10 +94,13 @@ def _all_without(curve: Curve) -> Array:
     """Return the prediction of each point by the law fitted without it: all fits in one search."""
     problem, law, n_obs = curve.solution.profile.problem, curve.law, len(curve.points)  # type: ignore[union-attr]
     others = ~np.eye(n_obs, dtype=bool)
-    grids = np.stack([law.theta.grid(problem.log_n[row]) for row in others])  # type: ignore[union-attr]
-    theta, found = replace(problem, root_w=problem.root_w * others, grid=grids).minimise()
-    x = law.basis(problem.log_n, problem.center, theta)
-    return np.sum(x * found.coef[:, 0], axis=-1)
+    predicted = np.empty(n_obs)
+    for part in problem.batches(n_obs):
+        grids = np.stack([law.theta.grid(problem.log_n[row]) for row in others[part]])  # type: ignore[union-attr]
+        theta, found = replace(problem, root_w=problem.root_w * others[part], grid=grids).minimise()
+        x = law.basis(problem.log_n[part], problem.center, theta)
+        predicted[part] = np.sum(x * found.coef[:, 0], axis=-1)
+    return predicted
 
 
 def _without(curve: Curve, i: int) -> float:

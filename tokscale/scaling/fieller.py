@@ -23,6 +23,7 @@ from .law import Array
 from .projection import Slices
 
 _FAR = 60.0  # in ln n, beyond any budget
+_NO_END = 29.0  # an end of the interval at a factor of 10^12 from the budget is none
 _ZOOM = np.linspace(0.0, 1.0, 21)
 
 
@@ -35,14 +36,14 @@ def solve(
         curve: the fitted law.
         score: the target.
         level: of the interval.
-        growth: the interval of the exponent, for robust lines that have no other.
+        growth: the interval of the exponent; it decides alone where nothing else of the curve has one, or matters.
         share: the target as a share of the score at the largest budget, or None for a fixed score.
 
     Returns:
         Exact budget (NaN where no budget reaches the target), lower and upper end.
     """
     if curve.law.theta is not None:
-        return _on_profile(curve, score, level, share)
+        return _on_profile(curve, score, level, growth, share)
     return _on_line(curve, score, level, growth, None if curve.law.bounded else share)
 
 
@@ -66,22 +67,37 @@ def _on_line(
     if cov is None:  # a robust line: the exponent alone has an interval, which is enough for a share
         if share is None:
             return exact, math.nan, math.nan
-        lo, hi = (_exp(math.log(share) / p + far + curve.center) for p in growth)
-        return exact, lo, hi
-    cov = cov * t_quantile((1 + level) / 2, curve.solution.dof) ** 2
-    quadratic = slope**2 - float(cov[1, 1])  # > 0: the interval of the exponent lies above 0
-    half, constant = slope * v + float(fixed @ cov[1]), v**2 - float(fixed @ cov @ fixed)
-    root = math.sqrt(max(0.0, half**2 - quadratic * constant))
-    return exact, _exp((half - root) / quadratic + curve.center), _exp((half + root) / quadratic + curve.center)
+        return exact, *_by_exponent(curve, growth, share)
+    # in units of the slope, so that nothing but the budgets has a size
+    v, cov = v / slope, cov * (t_quantile((1 + level) / 2, curve.solution.dof) / slope) ** 2
+    quadratic = 1 - float(cov[1, 1])  # > 0: the interval of the exponent lies above 0
+    cross, square = float(fixed @ cov[1]), float(fixed @ cov @ fixed)
+    half, constant = v + cross, v**2 - square
+    both = fixed + np.array([0.0, v])  # half^2 - quadratic constant, without the terms that cancel
+    discriminant = float(both @ cov @ both) - (float(cov[1, 1]) * square - cross**2)
+    far_end = half + math.copysign(math.sqrt(max(0.0, discriminant)), half)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a root far away, where the exponent all but reaches 0
+        lo, hi = np.sort(np.array([far_end, constant]) / np.array([quadratic, far_end]))
+    return exact, _exp(float(lo) + curve.center), _exp(float(hi) + curve.center)
 
 
-def _on_profile(curve: Curve, score: float, level: float, share: float | None) -> tuple[float, float, float]:
+def _by_exponent(curve: Curve, growth: tuple[float, float], share: float) -> tuple[float, float]:
+    """Where the exponent p alone decides: `n = n_full * share**(1 / p)`."""
+    lo, hi = (_exp(math.log(share) / p + float(np.log(curve.points.n[-1]))) for p in growth)
+    return lo, hi
+
+
+def _on_profile(
+    curve: Curve, score: float, level: float, growth: tuple[float, float], share: float | None
+) -> tuple[float, float, float]:
     """The same with a theta: the connected set around the exact budget, found by steps that double and then refined."""
     law, solution = curve.law, curve.solution
     target = _link(curve, score)
     middle = _crossing(curve, target)
     if not math.isfinite(middle):
         return math.nan, math.nan, math.nan
+    if share is not None and len(curve.coef) == 1:
+        return _exp(middle), *_by_exponent(curve, growth, share)
     profile, log_full = solution.profile, float(np.log(curve.points.n[-1]))
     threshold = solution.rss + solution.variance * f_cut(level, solution.dof)
     thetas = profile.sample(threshold)  # type: ignore[union-attr]
@@ -103,7 +119,7 @@ def _on_profile(curve: Curve, score: float, level: float, share: float | None) -
     ends = []
     for sign in (-1.0, 1.0):
         steps = np.concatenate([[0.0], 1e-13 * 2.0 ** np.arange(50)])
-        steps = steps[steps < _FAR]
+        steps = steps[steps < _NO_END]
         refused = np.flatnonzero(~accepted(middle + sign * steps)[1:])
         if not len(refused):
             ends.append(0.0 if sign < 0 else math.inf)

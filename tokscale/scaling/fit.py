@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import FitError
 from . import diagnose, notes
 from .curve import Curve
-from .identified import judge
+from .identified import Verdict, judge
 from .law import Array, Law, choose
 from .laws import get_law
 from .points import Points, check_level, read_points
@@ -38,30 +38,35 @@ def fit_power_law(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> ScalingFit:
-    """Return the law `S(n) = c / n**alpha` that fits scores at several token budgets, by least squares of ln S on ln n.
+    """Return the law that fits scores at several token budgets, by default `S(n) = c / n**alpha`, with its intervals.
 
-    Scores that rise with the budget have a negative `alpha`; `fit.exponent = -alpha` is positive for growth. The result
-    is the same to the last bit in whatever order the points are given.
+    Least squares in the space of the form: ln S on ln n for "power". Scores that rise with the budget have a negative
+    `alpha`; `fit.exponent = -alpha` is positive for growth. The result is the same to the last bit in whatever order
+    the points are given.
 
     Args:
         n: token budgets, positive; repeated budgets are replicates.
-        score: the score at each budget; positive for this form.
-        form: the form of the law, a name in `tokscale.scaling.LAWS`.
-        se: standard error of each score; sets the weights `(score / se)**2` and gives `fit.chi2_dof`.
-        weights: relative weights in ln S, instead of `se`.
+        score: the score at each budget; positive for a form in ln S ("power", "regime", "broken").
+        form: the form of the law, a name in `tokscale.scaling.LAWS`; its `formula` says what it is.
+        se: standard error of each score; sets the weights `1 / se**2`, in ln S `(score / se)**2`, and gives
+            `fit.chi2_dof`.
+        weights: relative weights in the space where the form is fitted, instead of `se`.
         n_items: test items behind each score (one number or one per point); their binomial errors give `fit.chi2_dof`.
-        floor, ceil: the least and largest possible score; with `n_items` they default to 0 and 100.
-        robust: "theil_sen", "huber", "bisquare" or "lad" instead of least squares.
+            The form "binomial" needs them.
+        floor, ceil: the least and largest possible score; the forms "logit" and "neglog" need them, elsewhere they
+            default to 0 and 100 with `n_items`.
+        robust: "theil_sen", "huber", "bisquare" or "lad" instead of least squares, for the form "power".
         exclude: budgets to leave out, recorded in `fit.excluded`.
         level: confidence level of every interval.
-        ci: how `fit.ci` is made: "auto" and "profile" are the exact "t" for this form; "hc3" (unequal variances),
-            "bootstrap_t", "bootstrap" (covers .87 where .95 is claimed at ten points), or None.
+        ci: how `fit.ci` is made: "auto" and "profile" are the profile likelihood, which for a form that is a line in
+            ln n is the exact "t"; for a line also "hc3" (unequal variances) and "bootstrap_t"; "bootstrap" (covers .87
+            where .95 is claimed at ten points), or None.
         n_boot, seed: resamples of the bootstraps, and the seed of their generator.
 
     Raises:
         FitError: for data that no law can be fitted to, and for unknown options.
 
-    Cost: below a millisecond.
+    Cost: below a millisecond for a line in ln n, about ten for a form that searches a number.
 
     Example:
         >>> fit = fit_power_law([1, 8, 64, 512], [12.0, 19.7, 32.1, 52.7])
@@ -150,7 +155,7 @@ def estimate(
         identified=verdict.identified,
         at_bound=verdict.at_bound,
         converged=line is None or line.converged,
-        warnings=_warnings(curve, ci, level, verdict.said, t, outliers),
+        warnings=_warnings(curve, ci, level, verdict, t, outliers),
         robust_weights=None if line is None or line.weights is None else points.give_back(line.weights),
         robust=robust,
         floor=points.floor,
@@ -166,13 +171,13 @@ def estimate(
 
 
 def _warnings(
-    curve: Curve, ci: str | None, level: float, said: tuple[str, ...], t: Array, outliers: dict[str, Any]
+    curve: Curve, ci: str | None, level: float, verdict: Verdict, t: Array, outliers: dict[str, Any]
 ) -> tuple[str, ...]:
     law, points = curve.law, curve.points
     texts: list[str | None] = [notes.no_interval(law, len(points.budgets))]
     if not law.counted:
         texts.append(notes.small_sample(law, len(points)))
-    texts += said
+    texts += verdict.said
     if curve.determined and ci is not None:
         growth = curve.growth_interval(level)
         texts.append(notes.flat(level, growth))
@@ -182,7 +187,7 @@ def _warnings(
             texts.append(notes.out_of_range(level, far, (lo, hi), points.floor, points.ceil))
         if curve.robust is not None:
             texts.append(notes.robust_interval(curve.robust, len(points), level, all(map(math.isfinite, growth))))
-    if curve.determined and law.derived and curve.theta < 0:
+    if curve.determined and law.derived and curve.theta < 0 and not verdict.at_bound:
         texts.append(notes.accelerating(law.theta.name, curve.theta))  # type: ignore[union-attr]
     if curve.determined:
         texts += notes.leverage(points, curve.solution.leverage)

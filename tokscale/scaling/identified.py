@@ -27,7 +27,7 @@ def judge(curve: Curve, level: float) -> Verdict:
     """Return the verdict on every parameter of a curve."""
     law, theta = curve.law, curve.law.theta
     flags = dict.fromkeys((*law.params, *law.derived), curve.determined)
-    if theta is None or not curve.determined:
+    if theta is None:
         return Verdict(flags, (), (), ())
     profile = curve.solution.profile
     at_end = profile.at_end  # type: ignore[union-attr]
@@ -39,12 +39,12 @@ def judge(curve: Curve, level: float) -> Verdict:
     if law.form in _AGAINST_POWER:
         names, extra = _AGAINST_POWER[law.form]
         f, p = _f_test(curve, extra)
-        known = p < 1 - level and not (at_end and theta.name == "d")
-        flags.update(dict.fromkeys(names, known))
-        hidden = () if known else names
-        if not p < 1 - level:
-            said = [notes.unidentified(theta.name, law.form, f, p)]
-    else:
+        better = curve.determined and p < 1 - level
+        flags.update(dict.fromkeys(names, better and not at_end))
+        hidden = () if flags[theta.name] else names
+        if not better:
+            said = [notes.unidentified(theta.name, law.form, f, p)] if curve.determined else []
+    elif curve.determined:
         lo, hi = curve.theta_interval(level)
         flags[theta.name] = math.isfinite(lo) and math.isfinite(hi) and not at_end
         for name in law.derived:

@@ -122,10 +122,12 @@ def bootstrap_profile(
     problem, tail = solution.profile.problem, (1 - level) / 2  # type: ignore[union-attr]
     drawn = resamples(solution, level, n_boot, seed)
     curve = (solution.z * problem.root_w - solution.residuals)[None]
-    star = replace(problem, z=(curve + drawn) / problem.root_w)
-    theta = star.grid_minimum()
-    found = star.at(theta[:, None])
-    coef, named = found.coef[:, 0], {}
+    theta, coef = np.empty(n_boot), np.empty((n_boot, len(solution.coef)))
+    for part in problem.batches(n_boot):
+        star = replace(problem, z=(curve + drawn[part]) / problem.root_w)
+        theta[part] = star.grid_minimum()
+        coef[part] = star.at(theta[part, None]).coef[:, 0]
+    named = {}
     for name, functional in law.parameters.items():
         v = np.sum(functional.vector(solution.center, theta) * coef, axis=-1)
         lo, hi = np.quantile(v, [tail, 1 - tail])

@@ -142,7 +142,7 @@ class Law:
         if self.logarithmic:
             return rise
         score = self.predict(coef, center, theta, n, floor, ceil)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             return rise / (self.link_slope(score, floor, ceil) * score)
 
 

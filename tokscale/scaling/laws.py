@@ -145,6 +145,14 @@ REGIME = Law(
     ),
 )
 
+
+def _breaks(log_n: Array) -> Array:
+    """Return places for the break, a width away from the ends; a third of the way in where the budgets lie close."""
+    low, high = float(np.min(log_n)), float(np.max(log_n))
+    margin = min(WIDTH, (high - low) / 3)
+    return np.linspace(low + margin, high - margin, 100)
+
+
 BROKEN = Law(
     form="broken",
     formula=f"ln S(n) = ln c + p1 L + (p2 - p1) f softplus((L - ln d) / f), L = ln n, f = {WIDTH}",
@@ -167,7 +175,7 @@ BROKEN = Law(
     exponent_is=None,
     theta=Theta(
         "d",
-        grid=lambda log_n: np.linspace(float(np.min(log_n)) + WIDTH, float(np.max(log_n)) - WIDTH, 100),
+        grid=_breaks,
         basis_slope=bases.broken_by_theta,
         flat=np.nan,  # the middle of the range, which depends on the budgets
         value=links.exp_float,

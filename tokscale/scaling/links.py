@@ -40,6 +40,19 @@ def any_score(form: str, score: Array, index: Index, floor: Bound, ceil: Bound) 
     """Take every score."""
 
 
+_SQUARES = (1e-140, 1e140)  # scores whose squares, and sums of them, are neither infinite nor 0
+
+
+def squarable(form: str, score: Array, index: Index, floor: Bound, ceil: Bound) -> None:
+    largest = float(np.max(np.abs(score)))
+    if largest and not _SQUARES[0] <= largest <= _SQUARES[1]:
+        size = "small" if largest < 1 else "large"
+        raise FitError(
+            f'form="{form}" squares the scores, and the largest, {largest:g}, is too {size} for that; give them in '
+            "another unit"
+        )
+
+
 def positive(form: str, score: Array, index: Index, floor: Bound, ceil: Bound) -> None:
     bad = np.flatnonzero(score <= 0)
     if len(bad):
@@ -67,7 +80,7 @@ SCORE: dict[str, Any] = {
     "inverse": lambda z, floor, ceil: z,
     "link_slope": lambda score, floor, ceil: np.ones_like(score),
     "log_jacobian": lambda score, floor, ceil: np.zeros_like(score),
-    "check": any_score,
+    "check": squarable,
 }
 
 LOG: dict[str, Any] = {

@@ -68,7 +68,7 @@ class Profile:
             if not self.search.free:
                 return self.theta, self.theta, False, False
             return float(nodes[0]), float(nodes[-1]), True, True
-        inside = np.flatnonzero(rss <= threshold)
+        inside = np.flatnonzero((rss <= threshold) | (nodes == self.theta))  # rounding must not refuse the minimiser
         first, last = int(inside[0]), int(inside[-1])
         open_low, open_high = first == 0, last == len(nodes) - 1
         outer = np.array([nodes[max(first - 1, 0)], nodes[min(last + 1, len(nodes) - 1)]])
@@ -104,7 +104,7 @@ class Profile:
                 v, h = found.functional(vector(nodes))
                 room = threshold - found.rss
                 edge = sign * v - np.sqrt((h + extra) * np.maximum(room, 0.0))
-                return np.where(room < -1e-9 * threshold, np.inf, edge)
+                return np.where((room < -1e-9 * threshold) & (nodes != self.theta), np.inf, edge)
 
             return lower
 
@@ -114,7 +114,8 @@ class Profile:
         """Return thetas over the hull of those accepted, its ends and the minimiser among them."""
         low, high, _, _ = self.accepted(threshold)
         grid = self.problem.grid
-        low = max(low, float(grid[grid > above][0]))
+        if low <= above:
+            low = float(grid[grid > above][0])
         if high < low:
             return np.empty(0)
         places = np.arange(len(grid), dtype=float)

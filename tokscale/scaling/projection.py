@@ -16,6 +16,7 @@ import numpy as np
 
 from .law import Array, Law
 
+_AT_ONCE = 1_000_000  # numbers
 _ZOOM = np.linspace(0.0, 1.0, 21)
 
 
@@ -95,27 +96,41 @@ class Problem:
     root_w: Array
     grid: Array
 
+    def batches(self, count: int) -> list[slice]:
+        """Return slices of `count` problems that are solved at once, so that no array has more than 8 MB a column."""
+        size = max(1, _AT_ONCE // (self.grid.shape[-1] * len(self.log_n)))
+        return [slice(i, i + size) for i in range(0, count, size)]
+
     def at(self, theta: Array) -> Slices:
         """Return the slices at `theta`, (..., K) for the leading axes of the problem."""
         z, w = (np.asarray(v)[..., None, :] for v in (self.z, self.root_w))
         return slices(self.law, self.log_n, self.center, z, w, theta)
 
     def grid_minimum(self) -> Array:
-        """Return the minimiser of the parabola through the least place of the grid and its neighbours, (...,)."""
-        rss = self.at(self.grid).rss
-        grid, best = np.broadcast_to(self.grid, rss.shape), np.argmin(rss, axis=-1)
+        """Return the minimiser, (...,), by a parabola through the least place of the grid and its neighbours.
+
+        A second one through three places close to it takes away what a coarse grid leaves.
+        """
+        vertex, step = self._vertex(self.grid)
+        near = vertex[..., None] + step[..., None] * np.array([-0.25, 0.0, 0.25])
+        return self._vertex(np.clip(near, self.grid[..., :1], self.grid[..., -1:]))[0]
+
+    def _vertex(self, nodes: Array) -> tuple[Array, Array]:
+        """Return the vertex of the parabola at the least of the ascending nodes, (...,), and their spacing there."""
+        rss = self.at(nodes).rss
+        nodes, best = np.broadcast_to(nodes, rss.shape), np.argmin(rss, axis=-1)
         inner = np.clip(best, 1, rss.shape[-1] - 2)
 
         def pick(values: Array, at: np.ndarray) -> Array:
             return np.take_along_axis(values, at[..., None], axis=-1)[..., 0]
 
-        x0, x1, x2 = (pick(grid, inner + i) for i in (-1, 0, 1))
+        x0, x1, x2 = (pick(nodes, inner + i) for i in (-1, 0, 1))
         r0, r1, r2 = (pick(rss, inner + i) for i in (-1, 0, 1))
         with np.errstate(invalid="ignore", divide="ignore"):
             left, right = (r1 - r0) / (x1 - x0), (r2 - r1) / (x2 - x1)
             vertex = (x0 + x1 - left * (x2 - x0) / (right - left)) / 2
         fits = (inner == best) & (vertex >= x0) & (vertex <= x2)
-        return np.where(fits, vertex, pick(grid, best))
+        return np.where(fits, vertex, pick(nodes, best)), np.minimum(x1 - x0, x2 - x1)
 
     def minimise(self) -> tuple[Array, Slices]:
         """Return the minimisers of R, and the slices there: theta (...,), slices with a last axis of length 1."""

@@ -175,12 +175,16 @@ class ScalingFit:
         return _shaped(np.minimum(a, b)), _shaped(np.maximum(a, b))  # a link may fall
 
     def alpha_at(self, n: Any) -> Any:
-        """Return the paper's `alpha(n) = -ln(S(n) / S(1)) / ln n`; at n = 1 its limit, minus the local slope."""
+        """Return the paper's `alpha(n) = -ln(S(n) / S(1)) / ln n`; at n = 1 its limit, minus the local slope.
+
+        NaN where a score of the curve is negative: it has no logarithm.
+        """
         budgets = positive_budgets(n)
         log_n = np.log(budgets)
         at_one = np.abs(log_n) < 1e-6
-        rise = np.log(np.asarray(self(budgets))) - math.log(self(1.0))
-        return _shaped(np.where(at_one, -np.asarray(self.slope_at(budgets)), -rise / np.where(at_one, 1.0, log_n)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rise = np.log(np.asarray(self(budgets))) - np.log(self(1.0))
+            return _shaped(np.where(at_one, -np.asarray(self.slope_at(budgets)), -rise / np.where(at_one, 1.0, log_n)))
 
     def slope_at(self, n: Any) -> Any:
         """Return `d ln S / d ln n`."""
@@ -194,7 +198,8 @@ class ScalingFit:
             after = 2 * budgets
         else:
             after = budgets + float(step)
-        return _shaped(np.asarray(self(after)) - np.asarray(self(budgets)))
+        with np.errstate(invalid="ignore"):  # two scores that overflow have no difference
+            return _shaped(np.asarray(self(after)) - np.asarray(self(budgets)))
 
     # Which budget to choose
 

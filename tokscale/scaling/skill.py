@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import FitError
 from .curve import Curve
+from .diagnose import relative_error
 from .notes import count
 from .points import numbers
 
@@ -51,8 +52,8 @@ def held_out_skill(curve: Curve, holdout_from: float | None = None) -> Skill:
     part = Curve.of(law, points.keep(train), curve.robust)
     score = points.score[~train]
     predicted = part.predict(points.n[~train])
-    mape = float(np.mean(np.abs(predicted - score) / np.abs(score)))
-    baseline = float(np.mean(np.abs(np.max(points.score[train]) - score) / np.abs(score)))
+    mape = relative_error(predicted, score)
+    baseline = relative_error(np.max(points.score[train]), score)
     if baseline > 0:
         skill = 1 - mape / baseline
     else:

@@ -26,8 +26,14 @@ def summary_text(fit: ScalingFit) -> str:
         lo, hi = fit.ci[name]
         tail = f"  {how} {lo:.6g} to {hi:.6g}" if fit.ci_method else f"  {how}"
         lines.append(f"  {name:{width}s} = {value:.6g}{tail}")
-    lines.append(f"  sigma = {fit.sigma:.4g} in {law.space}; r2 {fit.r2:.4f}, in ln S {fit.r2_log:.4f}")
-    lines.append(f"  leave-one-out error {fit.loo_rmse:.4g} in the score, {fit.loo_rmse_link:.4g} in {law.space}")
+    for name in law.derived:
+        lo, hi = fit.ci[name]
+        tail = f"  {how} {lo:.6g} to {hi:.6g}" if fit.ci_method else ""
+        lines.append(f"  {name} = {getattr(fit, name):.6g}{tail}")
+    in_log = f", in ln S {fit.r2_log:.4f}" if law.logarithmic else ""
+    lines.append(f"  sigma = {fit.sigma:.4g} in {law.space}; r2 {fit.r2:.4f}{in_log}")
+    in_link = "" if law.space == "the score" else f", {fit.loo_rmse_link:.4g} in {law.space}"
+    lines.append(f"  leave-one-out error {fit.loo_rmse:.4g} in the score{in_link}")
     if fit.chi2_dof is not None:
         verdict = "explain the scatter" if fit.birge == 1 else f"are too small by a factor of {fit.birge:.3g}"
         lines.append(f"  chi2 per degree of freedom {fit.chi2_dof:.4g}: the errors of the scores {verdict}")
