@@ -23,7 +23,7 @@ def run_together(*jobs: Callable[[], Any]) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
     for result in results:
         if isinstance(result, BaseException):
             raise result
