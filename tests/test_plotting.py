@@ -160,7 +160,7 @@ def test_residuals_have_a_panel_and_a_flat_law_has_no_budget():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         flat = tokscale.fit_power_law([1, 4, 16, 64], [0.5, 0.52, 0.49, 0.51])
-    assert texts(plotting.plot_fit(flat))[0].startswith("no budget for 95% from this law")
+    assert texts(plotting.plot_fit(flat))[0].startswith("95% of the score at 64 tokens: no budget from this law")
 
 
 def test_a_sweep_has_a_line_per_compressor_wilson_bars_and_the_unpatched_model():

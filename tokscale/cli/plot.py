@@ -65,7 +65,8 @@ def plot(
             ax = _table.compare_curve(curves[0], form=form, level=level).plot()
         else:
             fits = [_fit(curve, form, level, compare) for curve in curves]
-            ax = _draw([curve.name for curve in curves], fits, retain, residuals=kind == "residuals")
+            goals = [None if curve.full is None else retain * curve.full for curve in curves]
+            ax = _draw([curve.name for curve in curves], fits, retain, goals, residuals=kind == "residuals")
     ax.figure.savefig(out)
     _print.out(str(out))
 
@@ -77,12 +78,12 @@ def _fit(curve: Any, form: str | None, level: float, compare: bool) -> Any:
     return found.fits[found.best]
 
 
-def _draw(names: list[str], fits: list[Any], retain: float, *, residuals: bool) -> Any:
+def _draw(names: list[str], fits: list[Any], retain: float, goals: list[float | None], *, residuals: bool) -> Any:
     from ..plotting import plot_fit
     from ..plotting._common import COLORS, budget_axis, legend_below
 
     if len(fits) == 1:
-        return plot_fit(fits[0], target=retain, residuals=residuals)
+        return plot_fit(fits[0], target=retain, target_score=goals[0], residuals=residuals)
     ax = None
     for index, (name, fit) in enumerate(zip(names, fits)):
         label = f"{name}: exponent {fit.exponent:.3g}" if fit.form == "power" else f"{name}: {fit.form}"

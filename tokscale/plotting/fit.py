@@ -14,6 +14,18 @@ from ._common import COLORS, GREY, axes_or_new, budget_axis, new_figure, number,
 if TYPE_CHECKING:
     from ..scaling import ScalingFit
 
+FORMULAS = {  # short enough for a title
+    "power": "S(n) = c / n^alpha",
+    "power_additive": "S(n) = c / n^alpha, errors in S",
+    "loglinear": "S(n) = a + b ln n",
+    "saturating": "S(n) = s1 + b (1 - n^-g) / g",
+    "regime": "S(n) = c (n (n + m) / (1 + m))^(beta/2)",
+    "broken": "two powers of n that meet at d",
+    "logit": "logit u = a + b ln n",
+    "neglog": "ln(-ln u) = a + b ln n",
+    "binomial": "logit E u = a + b ln n",
+}
+
 
 def plot_fit(
     fit: ScalingFit,
@@ -21,6 +33,7 @@ def plot_fit(
     *,
     log: bool = True,
     target: float | None = 0.95,
+    target_score: float | None = None,
     extend: float = 2.0,
     residuals: bool = False,
     bands: Sequence[str] = ("new", "mean"),
@@ -37,6 +50,7 @@ def plot_fit(
         ax: where to draw; None makes a figure.
         log: logarithmic axes: of the budget, and of the score where the law was fitted to its logarithm.
         target: the share of the fitted score at the largest budget that the budget bar is for; None draws none.
+        target_score: a score that the bar is for instead.
         extend: draw the curve to this multiple of the largest budget.
         residuals: a second panel with score minus law, where a misfit shows as a U; takes `ax=None`.
         bands: which to draw: of a "new" score, of the "mean".
@@ -55,22 +69,28 @@ def plot_fit(
         ax, lower = new_figure("plot_fit", height=5.2).subplots(2, sharex=True, height_ratios=(3, 1))
     ax = axes_or_new(ax, "plot_fit")
     n, score = np.asarray(fit.n, float), np.asarray(fit.score, float)
+    budget, goal = None, ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the curve is extrapolated is what the dots say
         _curve(ax, fit, n, extend, color, label, log, bands)
-        budget = None if target is None else fit.budget_for(target)
+        if target_score is not None:
+            budget, goal = fit.budget_for(target_score, of="score"), f"a score of {target_score:.4g}"
+        elif target is not None:
+            budget, goal = fit.budget_for(target), f"{target:.0%} of the score at {n.max():g} tokens"
     _points(ax, fit, n, score, color)
     _limits(ax, fit, score)
     shown = list(n) + [b for b, _ in _excluded(fit)]
-    if log and fit.form in ("power", "regime", "broken"):
+    near = np.array([*score, *(s for _, s in _excluded(fit))])
+    if log and fit.law.logarithmic:
         ax.set_yscale("log")
-        _plain_ticks(ax, np.array([*score, *(s for _, s in _excluded(fit) if s > 0)]))
+        _plain_ticks(ax, near[near > 0])
+    _view(ax, near)
     ax.set_ylabel("score")
     ax.set_title(law_text(fit), fontsize=10, loc="left")
     tidy(ax)
     budget_axis(ax, shown, log=log)
     if budget is not None:
-        _budget_bar(ax, budget, target, color, n.max())
+        _budget_bar(ax, budget, goal, color)
     if lower is not None:
         lower.axhline(0, color=GREY, linewidth=0.8)
         lower.vlines(n, 0, fit.residuals, color=color, linewidth=1)
@@ -83,14 +103,15 @@ def plot_fit(
 
 
 def law_text(fit: ScalingFit) -> str:
-    """Return the law in two lines: its form, and its parameters, each with its interval."""
+    """Return the law in words: a line for its form, then its parameters, two in a line, each with its interval."""
     said = []
     for name, value in fit.params.items():
         low, high = fit.ci.get(name, (math.nan, math.nan))
         interval = f" [{number(low)}, {number(high)}]" if math.isfinite(low) or math.isfinite(high) else ""
-        said.append(f"{name} = {number(value)}{interval}")
-    law = "S(n) = c / n^alpha" if fit.form == "power" else fit.form
-    return f"{law}" + (f", with {fit.level:.0%} intervals" if fit.ci_method else "") + f"\n{',   '.join(said)}"
+        said.append(f"{name}{' = ' + number(value) if math.isfinite(value) else ' not identified'}{interval}")
+    law = f"{fit.form}: {FORMULAS[fit.form]}" if fit.form in FORMULAS else fit.form
+    rows = [",   ".join(said[i : i + 2]) for i in range(0, len(said), 2)]
+    return "\n".join([f"{law}" + (f", with {fit.level:.0%} intervals" if fit.ci_method else ""), *rows])
 
 
 def _curve(
@@ -141,20 +162,34 @@ def _limits(ax: Any, fit: ScalingFit, score: np.ndarray) -> None:
     for value in (fit.floor, fit.ceil):
         if value is None or not score.min() - 0.5 * span <= value <= score.max() + 0.5 * span:
             continue
-        if not (value <= 0 and fit.form in ("power", "regime", "broken")):
+        if not (value <= 0 and fit.law.logarithmic):
             ax.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
 
 
-def _budget_bar(ax: Any, budget: Any, target: Any, color: str, largest: float) -> None:
+def _view(ax: Any, near: np.ndarray) -> None:
+    """Keep the view at the points: a band that runs off would squeeze them into a line."""
+    if ax.get_yscale() == "log":
+        low, high = np.log(near.min()), np.log(near.max())
+        room = max(0.6 * (high - low), 0.05)
+        floor, top = np.exp([low - room, high + room])
+    else:
+        room = max(0.6 * float(near.max() - near.min()), 0.05 * float(np.abs(near).max()), 1e-12)
+        floor, top = near.min() - room, near.max() + room
+    bottom, upper = ax.get_ylim()
+    ax.set_ylim(max(bottom, floor), min(upper, top))
+
+
+def _budget_bar(ax: Any, budget: Any, goal: str, color: str) -> None:
     from matplotlib.transforms import blended_transform_factory
 
     place = blended_transform_factory(ax.transData, ax.transAxes)
-    words = {"ha": "right", "va": "bottom", "fontsize": 8, "color": color, "transform": ax.transAxes}
+    words = {"ha": "right", "va": "bottom", "fontsize": 8, "color": color, "transform": ax.transAxes, "zorder": 6}
+    words["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
     if not budget.reachable:
         if budget.observed is not None:
-            said = f"no budget for {target:.0%} from this law; {budget.observed:g} tokens reached it"
+            said = f"{goal}: no budget from this law; {budget.observed:g} tokens reached it"
         else:
-            said = f"no budget for {target:.0%} from this law"
+            said = f"{goal}: no budget from this law"
         ax.text(0.985, 0.045, said, **words)
         return
     low, high = max(budget.lo, 1e-12), min(budget.hi, 1e12)
@@ -163,7 +198,7 @@ def _budget_bar(ax: Any, budget: Any, target: Any, color: str, largest: float) -
             solid_capstyle="butt", clip_on=False, zorder=4)  # fmt: skip
     ax.plot([budget.exact], [0.02], marker="v", transform=place, color=color, markersize=7, clip_on=False, zorder=5)
     interval = f" [{number(budget.lo)}, {number(budget.hi)}]" if not math.isnan(budget.lo) else ""
-    ax.text(0.985, 0.045, f"{target:.0%} of the score at {largest:g} tokens: {budget.n}{interval}", **words)
+    ax.text(0.985, 0.045, f"{goal}: {budget.n}{interval}", **words)
     ax.set_xlim(left, right)
 
 
