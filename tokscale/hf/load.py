@@ -34,23 +34,11 @@ def load_model(
         InputError: no such folder or repository, no model in it, or no processor beside it.
         UnsupportedModelError: the model reads no images.
     """
-    source = model_source(name_or_folder)
+    config = load_config(name_or_folder)
+    source, dtype = config._name_or_path, _dtype(dtype)
     folder = Path(source)
-    if not folder.is_dir() and (why := not_on_hub(source, "config.json")) is not None:
-        raise InputError(f"cannot load {source}: there is no such folder here, and {why}")
-    dtype = _dtype(dtype)
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        where = "" if folder.is_dir() else " (no such folder here, so it was asked of the hub)"
-        raise InputError(f"cannot load {source}{where}: {_first_line(error)}") from error
-    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise UnsupportedModelError(
-            f"{source} is a {config.model_type} model, which makes no image features; choose an image-text model"
-        )
     processor = None
     try:  # before the weights, which take longer
         processor = AutoProcessor.from_pretrained(source)
@@ -67,6 +55,33 @@ def load_model(
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"cannot load {source}: {_first_line(error)}") from error
     return model.to(device).eval(), processor
+
+
+def load_config(name_or_folder: str | Path) -> Any:
+    """Return the configuration of an image-text model; its `_name_or_path` says where it is.
+
+    Raises:
+        InputError: no such folder or repository, or no model in it.
+        UnsupportedModelError: the model reads no images.
+    """
+    source = model_source(name_or_folder)
+    folder = Path(source)
+    if not folder.is_dir() and (why := not_on_hub(source, "config.json")) is not None:
+        raise InputError(f"cannot load {source}: there is no such folder here, and {why}")
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        where = "" if folder.is_dir() else " (no such folder here, so it was asked of the hub)"
+        raise InputError(f"cannot load {source}{where}: {_first_line(error)}") from error
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        raise UnsupportedModelError(
+            f"{source} is a {config.model_type} model, which makes no image features; choose an image-text model"
+        )
+    config._name_or_path = str(source)
+    return config
 
 
 def _dtype(dtype: str | torch.dtype) -> str | torch.dtype:
