@@ -1,6 +1,6 @@
 """How long the laws take, each beside `scipy.optimize.curve_fit` on the same data in the same run.
 
-    python -m benchmarks.law_speed
+    OMP_NUM_THREADS=1 python -m benchmarks.law_speed
 
 OCRBench of the paper, ten budgets; medians of repeated calls, one thread. curve_fit gives a point estimate and a
 covariance; what stands beside it here has intervals, diagnostics and warnings too, unless said. Where curve_fit needs

@@ -20,7 +20,8 @@ from tokscale.scaling import compare_laws, fit_many
 
 ROOT = pathlib.Path(__file__).parent.parent
 PICTURE = ROOT / "docs" / "images" / "eighteen.png"
-CEIL = {"MME": 2800.0, "OCRBench": 1000.0, "COCO_VAL": None}  # of the score; 100 for the others, None where unbounded
+# of the score; 100 for the others, None where it is unbounded
+CEIL: dict[str, float | None] = {"MME": 2800.0, "OCRBench": 1000.0, "COCO_VAL CIDEr": None}
 
 
 def curves() -> dict[str, tuple[list[float], list[float]]]:
@@ -44,16 +45,21 @@ def main() -> None:
     found = curves()
     many = fit_many(found)
     winners: collections.Counter[str] = collections.Counter()
-    alone = better = 0
+    alone = better = power_better = 0
+    told: collections.Counter[str] = collections.Counter()
     print("| curve | exponent of the power law | best form | as good | skill of the best |")
     print("| --- | --- | --- | --- | --- |")
     for name, (n, score) in found.items():
-        ceil = CEIL.get(name.split()[0], 100.0)
+        ceil = CEIL.get(name, 100.0)
         laws = compare_laws(n, score, floor=None if ceil is None else 0, ceil=ceil)
         winners[laws.best] += 1
         alone += not laws.undecided
         skill = laws.skill[laws.best]
         better += skill is not None and skill.skill > 0
+        plain = laws.skill["power"]
+        power_better += plain is not None and plain.skill > 0
+        for form, what in (("saturating", "asymptote"), ("regime", "n_balance"), ("broken", "d")):
+            told[what] += laws.fits[form].identified[what]
         power = many.fits[name]
         low, high = power.exponent_ci
         shown = "too few budgets" if skill is None else f"{skill.skill:.2f}"
@@ -61,11 +67,13 @@ def main() -> None:
         print(f"| {name} | {power.exponent:.4f} [{low:.4f}, {high:.4f}] | {laws.best} | {near} | {shown} |")
     counted = ", ".join(f"{form} {count}" for form, count in winners.most_common())
     low, high = many.mean_ci
+    print(f"\nBest by AICc: {counted}. The data can tell for {alone} of {len(found)}.")
     print(
-        f"\nBest by AICc: {counted}. The data can tell for {alone} of {len(found)}. The best law predicts the three "
-        f"largest budgets better than the best score so far on {better} of {len(found)} curves. Mean exponent "
-        f"{many.mean:.4f} [{low:.4f}, {high:.4f}], spread between curves {many.tau:.4f}."
+        f"The best law predicts the three largest budgets better than the best score so far on {better} of {len(found)}"
     )
+    print(f"curves, the power law on {power_better}. Identified: the asymptote of `saturating` on {told['asymptote']}")
+    print(f"curves, `n_balance` of `regime` on {told['n_balance']}, the break `d` of `broken` on {told['d']}.")
+    print(f"Mean exponent {many.mean:.4f} [{low:.4f}, {high:.4f}], spread between curves {many.tau:.4f}.")
     plot_many(many).savefig(options.out, dpi=100)
 
 

@@ -28,8 +28,8 @@ def axes_or_new(ax: Any, what: str, **size: float) -> Any:
     return new_figure(what, **size).add_subplot() if ax is None else ax
 
 
-def budget_axis(ax: Any, budgets: Iterable[float], *, log: bool = True) -> None:
-    """Make x the axis of token budgets: logarithmic, its ticks at the budgets themselves where they stand apart."""
+def budget_axis(ax: Any, budgets: Iterable[float], *, log: bool = True, apart: float = 0.065) -> None:
+    """Make x the axis of token budgets: logarithmic, its ticks at the budgets that stand `apart` of its length."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
     ax.set_xlabel("vision tokens per image")
@@ -38,7 +38,7 @@ def budget_axis(ax: Any, budgets: Iterable[float], *, log: bool = True) -> None:
     ax.set_xscale("log")
     ticks: list[float] = []
     known = sorted({float(b) for b in budgets})
-    spacing = 0.065 * max(math.log(known[-1] / known[0]), 1e-9) if known else 0.0
+    spacing = apart * max(math.log(known[-1] / known[0]), 1e-9) if known else 0.0
     for budget in known:
         if not ticks or math.log(budget / ticks[-1]) > spacing:
             ticks.append(budget)

@@ -10,21 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._common import COLORS, GREY, axes_or_new, budget_axis, new_figure, number, tidy
+from ._law import draw_band, draw_limits, draw_points, excluded_points, far_from, law_text, score_ticks, view
 
 if TYPE_CHECKING:
-    from ..scaling import ScalingFit
+    from ..scaling import Budget, ScalingFit
 
-FORMULAS = {  # short enough for a title
-    "power": "S(n) = c / n^alpha",
-    "power_additive": "S(n) = c / n^alpha, errors in S",
-    "loglinear": "S(n) = a + b ln n",
-    "saturating": "S(n) = s1 + b (1 - n^-g) / g",
-    "regime": "S(n) = c (n (n + m) / (1 + m))^(beta/2)",
-    "broken": "two powers of n that meet at d",
-    "logit": "logit u = a + b ln n",
-    "neglog": "ln(-ln u) = a + b ln n",
-    "binomial": "logit E u = a + b ln n",
-}
+BANDS = {"new": 0.10, "mean": 0.22}  # how dense
 
 
 def plot_fit(
@@ -44,9 +35,11 @@ def plot_fit(
 
     The curve is dotted beyond the data. Points are open where they were excluded, with error bars where the fit knows
     their errors. A bar on the budget axis is the interval of the budget. Least and largest possible score are dashed.
+    The view keeps to the points: a band or a curve that leaves them is cut off. Axes that hold something already keep
+    their scales, and show what they showed and this law.
 
     Args:
-        fit: from `fit_power_law`.
+        fit: from `fit_power_law`, of any form. "binomial" has no band of a new score.
         ax: where to draw; None makes a figure.
         log: logarithmic axes: of the budget, and of the score where the law was fitted to its logarithm.
         target: the share of the fitted score at the largest budget that the budget bar is for; None draws none.
@@ -59,155 +52,135 @@ def plot_fit(
 
     Returns:
         The Axes of the curve; with `residuals`, the panel below is `axes.figure.axes[1]`.
+
+    Raises:
+        ArgumentError: an unknown band, or `residuals` with an `ax`.
+        FitError: a target that is no share, or a `target_score` that the form cannot reach.
     """
     from ..errors import ArgumentError
 
     lower = None
+    if unknown := [kind for kind in bands if kind not in BANDS]:
+        raise ArgumentError(f"bands are of new and of mean, got {', '.join(map(repr, unknown))}")
     if residuals:
         if ax is not None:
             raise ArgumentError("residuals=True makes a second panel, so it takes ax=None")
-        ax, lower = new_figure("plot_fit", height=5.2).subplots(2, sharex=True, height_ratios=(3, 1))
+        ax, lower = new_figure("plot_fit", height=5.4).subplots(2, sharex=True, height_ratios=(3, 1))
     ax = axes_or_new(ax, "plot_fit")
-    n, score = np.asarray(fit.n, float), np.asarray(fit.score, float)
-    budget, goal = None, ""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that the curve is extrapolated is what the dots say
-        _curve(ax, fit, n, extend, color, label, log, bands)
-        if target_score is not None:
-            budget, goal = fit.budget_for(target_score, of="score"), f"a score of {target_score:.4g}"
-        elif target is not None:
-            budget, goal = fit.budget_for(target), f"{target:.0%} of the score at {n.max():g} tokens"
-    _points(ax, fit, n, score, color)
-    _limits(ax, fit, score)
-    shown = list(n) + [b for b, _ in _excluded(fit)]
-    near = np.array([*score, *(s for _, s in _excluded(fit))])
-    if log and fit.law.logarithmic:
-        ax.set_yscale("log")
-        _plain_ticks(ax, near[near > 0])
-    _view(ax, near)
+        warnings.simplefilter("ignore", UserWarning)  # the picture says in words what a warning would
+        budget, goal = _budget(fit, target, target_score)
+    before = _scales(ax, fit, log)
+    log_x, log_y = (scale == "log" for scale in (ax.get_xscale(), ax.get_yscale()))
+    shown = np.concatenate([fit.n, excluded_points(fit, log=log_x)[:, 0]])
+    parts = _ranges(fit, shown[shown > 0], extend, log=log_x)
+    low, high = view(fit, [fit(x) for x in parts], log=log_y, log_n=log_x, below=0.06 if budget is None else 0.14)
+    left, right = _ends(np.concatenate([*parts, shown]), log=log_x)
+    if before is not None:
+        (left, right), (low, high) = _union(before[0], (left, right)), _union(before[1], (low, high))
+    ax.set_xlim(left, right)  # before anything is drawn, so that nothing else sets them
+    ax.set_ylim(low, high)
+    far = far_from(low, high, log=log_y)
+    for kind in ("new", "mean"):
+        if kind in bands:
+            draw_band(ax, fit, np.unique(np.concatenate(parts)), kind, far, color=color, alpha=BANDS[kind])
+    for x, style in zip(parts, ("-", ":", ":")):  # within the data, beyond, and below where points were excluded
+        name = label if style == "-" else None
+        ax.plot(x, np.clip(fit(x), *far), color=color, linewidth=1.8, linestyle=style, label=name)
+    draw_points(ax, fit, color)
+    if log_y:
+        score_ticks(ax, low, high)
+    draw_limits(ax, fit)
     ax.set_ylabel("score")
     ax.set_title(law_text(fit), fontsize=10, loc="left")
     tidy(ax)
-    budget_axis(ax, shown, log=log)
+    budget_axis(ax, shown, log=log_x)
+    _say_hidden(ax, fit, shown)
     if budget is not None:
         _budget_bar(ax, budget, goal, color)
     if lower is not None:
-        lower.axhline(0, color=GREY, linewidth=0.8)
-        lower.vlines(n, 0, fit.residuals, color=color, linewidth=1)
-        lower.plot(n, fit.residuals, "o", color=color, markersize=4)
-        lower.set_ylabel("score - law")
-        tidy(lower)
-        budget_axis(lower, shown, log=log)
+        _residuals(lower, fit, color)
+        budget_axis(lower, shown, log=log_x)
+        _say_hidden(lower, fit, shown)
         ax.set_xlabel("")
     return ax
 
 
-def law_text(fit: ScalingFit) -> str:
-    """Return the law in words: a line for its form, then its parameters, two in a line, each with its interval."""
-    said = []
-    for name, value in fit.params.items():
-        low, high = fit.ci.get(name, (math.nan, math.nan))
-        interval = f" [{number(low)}, {number(high)}]" if math.isfinite(low) or math.isfinite(high) else ""
-        said.append(f"{name}{' = ' + number(value) if math.isfinite(value) else ' not identified'}{interval}")
-    law = f"{fit.form}: {FORMULAS[fit.form]}" if fit.form in FORMULAS else fit.form
-    rows = [",   ".join(said[i : i + 2]) for i in range(0, len(said), 2)]
-    return "\n".join([f"{law}" + (f", with {fit.level:.0%} intervals" if fit.ci_method else ""), *rows])
+def _budget(fit: ScalingFit, target: float | None, target_score: float | None) -> tuple[Budget | None, str]:
+    if target_score is not None:
+        return fit.budget_for(target_score, of="score"), f"a score of {target_score:.4g}"
+    if target is None:
+        return None, ""
+    return fit.budget_for(target), f"{100 * target:g}% of the score at {fit.n.max():g} tokens"
 
 
-def _curve(
-    ax: Any,
-    fit: ScalingFit,
-    n: np.ndarray,
-    extend: float,
-    color: str,
-    label: str | None,
-    log: bool,
-    bands: Sequence[str],
-) -> None:
-    end = n.max() * max(extend, 1.0)
-    x = np.geomspace(n.min(), end, 200) if log else np.linspace(n.min(), end, 200)
-    inside = x <= n.max() * (1 + 1e-9)
-    for kind, alpha in (("new", 0.10), ("mean", 0.22)):
-        if kind not in bands:
-            continue
-        try:
-            low, high = fit.interval(x, kind=kind)
-        except ValueError:  # a form without such an interval, or too few budgets for one
-            continue
-        if np.isfinite(low).all() and np.isfinite(high).all():
-            ax.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0)
-    y = fit(x)
-    ax.plot(x[inside], y[inside], color=color, linewidth=1.8, label=label)
-    outside = ~inside | (np.arange(len(x)) == inside.sum() - 1)  # from where the solid line ends
-    ax.plot(x[outside], y[outside], color=color, linewidth=1.8, linestyle=":")
+def _scales(ax: Any, fit: ScalingFit, log: bool) -> tuple[Any, Any] | None:
+    """Set the scales of empty Axes; return what others show, whose scales stay."""
+    if ax.has_data():
+        return ax.get_xlim(), ax.get_ylim()
+    if log:
+        ax.set_xscale("log")
+        if fit.law.logarithmic and np.all(excluded_points(fit, log=log)[:, 1] > 0):
+            ax.set_yscale("log")
+    return None
 
 
-def _points(ax: Any, fit: ScalingFit, n: np.ndarray, score: np.ndarray, color: str) -> None:
-    errors = getattr(fit, "score_se", None)
-    if errors is not None:
-        ax.errorbar(n, score, yerr=1.96 * np.asarray(errors), fmt="none", color=color, linewidth=1, capsize=2)
-    ax.plot(n, score, "o", color=color, markersize=5, zorder=3)
-    excluded = _excluded(fit)
-    if excluded:
-        ax.plot(*zip(*excluded), "o", markerfacecolor="white", color=color, markersize=5, zorder=3)
+def _ranges(fit: ScalingFit, shown: np.ndarray, extend: float, *, log: bool) -> list[np.ndarray]:
+    """Return where to draw the curve: over the data, beyond them, and below where excluded budgets lie."""
+    n, spread = np.asarray(fit.n, float), np.geomspace if log else np.linspace
+    parts = [spread(n.min(), n.max(), 200), spread(n.max(), max(n.max() * max(extend, 1.0), shown.max()), 50)]
+    return parts if shown.min() >= n.min() else [*parts, spread(shown.min(), n.min(), 50)]
 
 
-def _excluded(fit: ScalingFit) -> list[tuple[float, float]]:
-    return [(float(n), float(score)) for n, score in getattr(fit, "excluded_points", None) or ()]
+def _say_hidden(ax: Any, fit: ScalingFit, shown: np.ndarray) -> None:
+    """Name the excluded budgets that the axis cannot show, such as 0 on a logarithmic one."""
+    hidden = [f"{n:g}" for n in fit.excluded if n not in shown]
+    if hidden:
+        ax.set_xlabel(f"{ax.get_xlabel()} (not shown: {', '.join(hidden)})")
 
 
-def _limits(ax: Any, fit: ScalingFit, score: np.ndarray) -> None:
-    """Draw the least and the largest possible score where they lie near the data; else they would squeeze it."""
-    span = max(float(score.max() - score.min()), 1e-12)
-    for value in (fit.floor, fit.ceil):
-        if value is None or not score.min() - 0.5 * span <= value <= score.max() + 0.5 * span:
-            continue
-        if not (value <= 0 and fit.law.logarithmic):
-            ax.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+def _ends(x: np.ndarray, *, log: bool) -> tuple[float, float]:
+    low, high = float(x.min()), float(x.max())
+    if log:
+        room = (high / low) ** 0.03 if high > low else 1.1
+        return low / room, high * room
+    room = 0.03 * (high - low)
+    return low - room, high + room
 
 
-def _view(ax: Any, near: np.ndarray) -> None:
-    """Keep the view at the points: a band that runs off would squeeze them into a line."""
-    if ax.get_yscale() == "log":
-        low, high = np.log(near.min()), np.log(near.max())
-        room = max(0.6 * (high - low), 0.05)
-        floor, top = np.exp([low - room, high + room])
-    else:
-        room = max(0.6 * float(near.max() - near.min()), 0.05 * float(np.abs(near).max()), 1e-12)
-        floor, top = near.min() - room, near.max() + room
-    bottom, upper = ax.get_ylim()
-    ax.set_ylim(max(bottom, floor), min(upper, top))
+def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    """Return the range that holds both; `other` may be NaN."""
+    return min(one[0], other[0]), max(one[1], other[1])
 
 
-def _budget_bar(ax: Any, budget: Any, goal: str, color: str) -> None:
+def _residuals(ax: Any, fit: ScalingFit, color: str) -> None:
+    ax.axhline(0, color=GREY, linewidth=0.8)
+    ax.vlines(fit.n, 0, fit.residuals, color=color, linewidth=1)
+    ax.plot(fit.n, fit.residuals, "o", color=color, markersize=4)
+    ax.set_ylabel("score - law")
+    tidy(ax)
+
+
+def _budget_bar(ax: Any, budget: Budget, goal: str, color: str) -> None:
+    """Draw a budget's interval as a bar on the axis, the budget as a mark, and say them in words."""
     from matplotlib.transforms import blended_transform_factory
 
     place = blended_transform_factory(ax.transData, ax.transAxes)
     words = {"ha": "right", "va": "bottom", "fontsize": 8, "color": color, "transform": ax.transAxes, "zorder": 6}
     words["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
     if not budget.reachable:
+        said = f"{goal}: no budget from this law"
         if budget.observed is not None:
-            said = f"{goal}: no budget from this law; {budget.observed:g} tokens reached it"
-        else:
-            said = f"{goal}: no budget from this law"
+            said += f"; {budget.observed:g} token{'' if budget.observed == 1 else 's'} reached it"
         ax.text(0.985, 0.045, said, **words)
         return
-    low, high = max(budget.lo, 1e-12), min(budget.hi, 1e12)
     left, right = ax.get_xlim()
-    ax.plot([max(low, left), min(high, right)], [0.02, 0.02], transform=place, color=color, linewidth=4, alpha=0.45,
-            solid_capstyle="butt", clip_on=False, zorder=4)  # fmt: skip
-    ax.plot([budget.exact], [0.02], marker="v", transform=place, color=color, markersize=7, clip_on=False, zorder=5)
+    ends = np.clip([budget.lo, budget.hi], left, right)
+    if ends[1] > ends[0]:  # never where the interval is unknown
+        ax.plot(ends, [0.02, 0.02], transform=place, color=color, linewidth=4, alpha=0.45, solid_capstyle="butt",
+                clip_on=False, zorder=4)  # fmt: skip
+    mark = "<" if budget.exact < left else ">" if budget.exact > right else "v"  # an arrow out of the picture
+    ax.plot([np.clip(budget.exact, left, right)], [0.02], marker=mark, transform=place, color=color, markersize=7,
+            clip_on=False, zorder=5)  # fmt: skip
     interval = f" [{number(budget.lo)}, {number(budget.hi)}]" if not math.isnan(budget.lo) else ""
     ax.text(0.985, 0.045, f"{goal}: {budget.n}{interval}", **words)
-    ax.set_xlim(left, right)
-
-
-def _plain_ticks(ax: Any, score: np.ndarray) -> None:
-    """Ticks a reader can read on a logarithmic axis that spans less than a decade or two."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    decades = math.log10(max(float(score.max()), 1e-300) / max(float(score.min()), 1e-300))
-    subs = (1, 2, 5) if decades > 0.5 else tuple(range(1, 10))
-    ax.yaxis.set_major_locator(LogLocator(subs=subs))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
