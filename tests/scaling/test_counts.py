@@ -156,3 +156,13 @@ def test_any_counts(right: list[int], seed: int) -> None:
     points = read_points(LAWS["binomial"], n, score, n_items=30)
     assert Curve.of(LAWS["binomial"], points).solution.dof == len(n) - 2
     assert isinstance(fit, ScalingFit) and fit.interval(50)[0] <= fit(50) * (1 + 1e-12)
+
+
+def test_counts_that_have_no_fit_without_one_of_them() -> None:
+    """Left out, a point of four may leave counts that are all right or all wrong; the fit itself stands."""
+    n, score = [1, 8, 64, 512], [0.0, 20.0, 60.0, 100.0]
+    fit = quiet(n, score, form="binomial", n_items=50, floor=0, ceil=100)
+    assert fit.params["a"] == pytest.approx(-4.379, abs=1e-3) and fit.params["b"] == pytest.approx(1.236, abs=1e-3)
+    assert np.isnan(fit.loo_rmse) and np.isfinite(fit.interval(64)).all()
+    with pytest.raises(FitError, match="has no best fit for these counts"):
+        quiet(n, [0.0, 0.0, 100.0, 100.0], form="binomial", n_items=50, floor=0, ceil=100)

@@ -30,7 +30,7 @@ FORMULAS = {  # short enough for a title
 DASHED = (0, (4, 3))
 
 
-def law_text(fit: ScalingFit, width: int = 84) -> str:
+def law_text(fit: ScalingFit, width: int = 76) -> str:
     """Return the law in words: a line for its form, then its parameters, each with its interval."""
     said = []
     for name, value in fit.params.items():
@@ -42,7 +42,8 @@ def law_text(fit: ScalingFit, width: int = 84) -> str:
     if fit.law.bounded and fit.floor is not None and fit.ceil is not None:
         law += f", u = {_share(fit.floor, fit.ceil)}"
     if fit.ci_method:
-        law += f", with {100 * fit.level:g}% intervals"
+        claim = f"with {100 * fit.level:g}% intervals"
+        law += (", " if len(law) + len(claim) + 2 <= width else ",\n") + claim
     kept = [words.replace(" ", "\0") for words in said]  # a parameter stays in one line
     rows = textwrap.wrap(", ".join(kept), width, break_long_words=False, break_on_hyphens=False)
     return "\n".join([law, *(row.replace(",\0", ", ").replace("\0", " ") for row in rows)])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import FitError
 from .curve import Curve
 from .intervals import t_quantile
 from .law import Array
@@ -56,7 +57,8 @@ def likelihood(curve: Curve, rss: float) -> dict[str, float]:
         return dict.fromkeys(("loglik", "aicc", "bic"), math.nan)
     k = len(curve.law.params) + 1  # sigma counts
     loglik = math.inf
-    if rss > 0:
+    spread = float(np.max(curve.solution.z) - np.min(curve.solution.z))
+    if math.sqrt(rss / n) > 1e-11 * spread * math.sqrt(float(np.mean(points.weights))):  # else it is rounding
         jacobian = float(np.sum(curve.law.log_jacobian(points.score, points.floor, points.ceil)))
         loglik = -n / 2 * (math.log(2 * math.pi) + math.log(rss / n) + 1) + jacobian
         loglik += 0.5 * float(np.sum(np.log(points.weights)))
@@ -80,7 +82,10 @@ def leave_one_out(curve: Curve) -> dict[str, float]:
     elif curve.robust is None and not curve.law.counted:
         error = solution.residuals / np.sqrt(points.weights) / (1 - solution.leverage)
     else:
-        error = np.array([_without(curve, i) for i in range(len(points))])
+        try:
+            error = np.array([_without(curve, i) for i in range(len(points))])
+        except FitError:  # counts that have no best fit without one of them
+            return {"loo_rmse": math.nan, "loo_rmse_link": math.nan}
     score_error = points.score - curve.law.inverse(solution.z - error, points.floor, points.ceil)
     if not np.any(error):
         score_error = error
