@@ -6,7 +6,7 @@ export MPLBACKEND := Agg
 export TOKENIZERS_PARALLELISM := false
 export KMP_BLOCKTIME := 0
 
-.PHONY: demo test lint slow clean
+.PHONY: demo test lint slow families clean
 
 demo: .venv/.dev
 	$(BIN)/python -m tokscale demo --out demo-out
@@ -21,6 +21,11 @@ lint: .venv/.dev
 
 slow: .venv/.dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+# Every model type of transformers against the whole contract, about 4 minutes; docs/families.md is written anew.
+families: .venv/.dev
+	$(BIN)/python -m tests.families.matrix --json .venv/families.json
+	$(BIN)/python -m tests.families.page .venv/families.json
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-out

@@ -42,16 +42,16 @@ def remember(handle: PatchHandle, named: dict[str, Any], result: Any, long: int,
             handle._caches[cache] = (long, short)
 
 
-def refuse_stale(handle: PatchHandle, named: dict[str, Any], ids: Tensor, cached: int) -> None:
-    """Raise if a call without pixels goes on from a shortened prompt with its long ids or its long mask."""
+def refuse_stale(handle: PatchHandle, named: dict[str, Any], ids: Tensor, cached: int) -> bool:
+    """Return whether a call without pixels goes on from a shortened prompt; raise if with its long ids or mask."""
     if not cached:
-        return
+        return False
     cache, last = given(named), handle.last
     sizes = handle._caches.get(cache) if hasattr(cache, "get_seq_length") else None
     if sizes is None and last is not None and last.index is not None:  # perhaps a copy of the last call's cache
         sizes = last.keep.shape[1], last.index.shape[1]
     if sizes is None:
-        return
+        return False
     width = ids.shape[1]
     if width > 1 and any(bool((ids == token).any()) for token in handle._host.tokens.values()):
         raise kept(cached)
@@ -62,6 +62,7 @@ def refuse_stale(handle: PatchHandle, named: dict[str, Any], ids: Tensor, cached
             f"prompt was shortened from {sizes[0]} to {sizes[1]}. Pass handle.last.shorten(attention_mask) of the call "
             "with the images, and a column of ones for each new token"
         )
+    return True
 
 
 def kept(cached: int) -> UnsupportedInputError:

@@ -123,7 +123,7 @@ def cut_entries(
 
 
 def entries_are_images(host: Host, modality: str, value: Any) -> bool:
-    if isinstance(value, Tensor) and value.ndim == 2:
+    if isinstance(value, Tensor) and (value.ndim == 2 or value.shape[-2] == 1):  # an entry per token is no image
         return False
     if modality == "video":
         return host.model_type not in families.VIDEO_AT_RUNS

@@ -33,7 +33,6 @@ REFUSED = {  # model type -> why
     "evolla": "it reads proteins, not images; there are no vision tokens to compress",
     "mistral4": "it reads text only; patch() needs an image-text model",
     "diffusion_gemma": "it does not decode from left to right, and patch() does not know its generate yet",
-    "granite4_vision": "its deepstack features are pairs of layer and list, which patch() does not read yet",
 }
 
 # The entry of the container is a tile, or holds all images of a row: images are cut at runs of placeholders.
@@ -53,8 +52,14 @@ NO_VIDEO = {  # model type -> why a video cannot be shortened
 }
 VIDEO_AT_RUNS = frozenset({"video_llava"})  # entries are frames of a video
 
-NO_POSITIONS = frozenset({"blip-2", "instructblip"})  # their forward passes no position ids
-NO_GRID = frozenset({"llava_next", "llava_onevision", "llava_next_video"})  # newline features: no rectangle
+NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes no position ids
+    "exaone4_5",  # its generate passes none
+    "hyperclovax_vision_v2",
+}
+FORGETS_DELTA = frozenset({"hunyuan_vl"})  # forward with a cache counts columns and leaves its rope_deltas out
+NO_GRID = frozenset(  # newline features: no rectangle
+    {"llava_next", "llava_onevision", "llava_next_video", "granite4_vision"}
+)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +60,28 @@ def field_of(output: Any) -> str:
     for name in ("pooler_output", "last_hidden_state"):
         if getattr(output, name, None) is not None:  # an attribute and no key in some versions: no indexing
             return name
+    if paired(getattr(output, "deepstack_features", None)):
+        return "deepstack_features"
     raise UnsupportedModelError(
         f"get_image_features returned {type(output).__name__} without pooler_output or last_hidden_state; "
         "tokscale reads image features from one of these"
     )
 
 
+def paired(layers: Any) -> bool:
+    """Return whether features are pairs (layer of the language model, container), with no container beside them."""
+    return bool(layers) and isinstance(layers[0], tuple) and len(layers[0]) == 2 and isinstance(layers[0][0], int)
+
+
+def _of_layer(layer: Any, change: Callable[[Any], Any]) -> Any:
+    """Return the features of one layer changed, and its number as it is if it has one."""
+    return (layer[0], change(layer[1])) if isinstance(layer, tuple) and isinstance(layer[0], int) else change(layer)
+
+
 def flatten(value: Any) -> tuple[Tensor, list[int]]:
-    """Return the features as one (N, d) tensor and the length of each entry."""
+    """Return the features as one (N, d) tensor and the length of each entry; of pairs, those of the first."""
+    if not isinstance(value, Tensor) and paired(value):
+        value = value[0][1]
     if isinstance(value, Tensor):
         if value.ndim == 2:
             return value, [len(value)]
@@ -149,9 +163,10 @@ def repeated(output: Any, totals: Sequence[int], times: int) -> Any:
             groups += entries * times
         return refill(value, new, groups, [total for total in totals if total])
 
-    setattr(output, name, again(getattr(output, name)))
+    if name != "deepstack_features":
+        setattr(output, name, again(getattr(output, name)))
     if layers := getattr(output, "deepstack_features", None):
-        output.deepstack_features = [again(layer) for layer in layers]
+        output.deepstack_features = [_of_layer(layer, again) for layer in layers]
     return output
 
 
@@ -172,12 +187,14 @@ def compressed(
     flat, _ = flatten(value)
     lengths = entry_lengths(entries, pieces)
     totals = [total for total in rows if total]
-    new = torch.cat([flat[p.start : p.end] if p.tokens is None else p.tokens for p in pieces])
-    fields = {name: refill(value, new, lengths, totals)}
-    layers = getattr(output, "deepstack_features", None)
-    if layers:
-        fields["deepstack_features"] = [
-            refill(layer, torch.cat([p.of(flatten(layer)[0], selects=selects) for p in pieces]), lengths, totals)
-            for layer in layers
-        ]
+    fields: dict[str, Any] = {}
+    if name != "deepstack_features":
+        new = torch.cat([flat[p.start : p.end] if p.tokens is None else p.tokens for p in pieces])
+        fields[name] = refill(value, new, lengths, totals)
+
+    def cut(layer: Any) -> Any:
+        return refill(layer, torch.cat([p.of(flatten(layer)[0], selects=selects) for p in pieces]), lengths, totals)
+
+    if layers := getattr(output, "deepstack_features", None):
+        fields["deepstack_features"] = [_of_layer(layer, cut) for layer in layers]
     return clone(output, **fields)

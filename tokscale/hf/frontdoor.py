@@ -81,7 +81,9 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         return seam.original(*args, **kwargs)
     cached = caches.length(named)
     if not present:
-        caches.refuse_stale(handle, named, ids, cached)
+        shortened = caches.refuse_stale(handle, named, ids, cached)
+        if shortened and not generating and (places := positions.continued(host, named, ids, cached)) is not None:
+            return seam.original(**{**named, "position_ids": places})
         return seam.original(*args, **kwargs)
     masks = {m: ids == host.tokens[m] for m in present if m in host.tokens and m in host.features}
     counts = {m: mask.sum(1).tolist() for m, mask in masks.items()}

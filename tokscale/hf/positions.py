@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._checks import one_of
 from ..errors import ArgumentError
-from .families import NO_POSITIONS
+from .families import FORGETS_DELTA, NO_POSITIONS
 from .host import Host
 from .prompt import Short
 from .seam import Call, Seam
@@ -33,6 +33,16 @@ def counted(short: Short, real: Tensor | None) -> Tensor:
     """Return (B, S') position ids: the place of each kept token among the real tokens of the long prompt."""
     mask = torch.ones_like(short.keep, dtype=torch.long) if real is None else real.long()
     return short.gather((mask.cumsum(-1) - 1).clamp(min=0))
+
+
+def continued(host: Host, named: dict[str, Any], ids: Tensor, cached: int) -> Tensor | None:
+    """Return positions for a forward call that goes on from a shortened prompt, where the model would forget them."""
+    deltas = getattr(getattr(host.rope, "__self__", None), "rope_deltas", None)
+    if host.model_type not in FORGETS_DELTA or deltas is None or named.get("position_ids") is not None:
+        return None
+    axes = len(host.config.get_text_config().rope_parameters["mrope_section"])
+    counted = torch.arange(cached, cached + ids.shape[1], device=ids.device)
+    return (counted + deltas.to(ids.device).view(-1, 1)).expand(axes, len(ids), -1)
 
 
 def answer_rope_index(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

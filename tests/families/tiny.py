@@ -1,0 +1,49 @@
+"""Every model type of transformers' image-text mapping as a `tests.tiny_models.Family`, built by `tokscale.hf.twin`.
+
+`family(model_type)` goes wherever a hand-written family goes: `tests.tiny_models.prompt`, the helpers of `tests/hf`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from tests.tiny_models import Family
+from tests.tiny_models import Picture as Written
+from tokscale.hf.twin.build import build, collate, features, names_of, written
+from tokscale.hf.twin.exceptional import exceptional
+
+__all__ = ["build", "exceptional", "family", "features", "model_types"]
+
+MODALITY = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
+
+
+def model_types() -> list[str]:
+    """Every model type of the image-text-to-text mapping."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return list(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+
+
+@functools.cache
+def family(model_type: str) -> Family:
+    """The family of a model type, with a builder, a picture writer, and what its prompts hold beside the ids."""
+    row = exceptional(model_type)
+    probe: Any = functools.cache(lambda: build(model_type))
+
+    @functools.cache
+    def picture(number: int) -> Written:
+        found = written(probe(), model_type, number)
+        return Written(found.ids, found.pixels)
+
+    return Family(
+        model_type,
+        probe,
+        picture,
+        lambda rows: collate(rows, model_type),
+        "",
+        "",
+        types=next((name for name in MODALITY if name in names_of(probe().forward)), None),
+        touching=row.touching,
+        mrope=any(callable(getattr(type(m), "get_rope_index", None)) for m in probe().modules()),
+    )

@@ -1,0 +1,163 @@
+"""A tiny random model of any image-text architecture, and images written for it, offline."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..features import field_of, flatten
+from .exceptional import exceptional
+from .pictures import pictures
+from .sizes import IMAGE, PAD, ROPE, assign, shrunk
+
+
+class Picture(NamedTuple):
+    """One image: `ids` as a processor writes it, and the pixels that the model is given."""
+
+    ids: list[int]
+    pixels: dict[str, Tensor]
+
+
+def tiny_config(model_type: str, config: Any = None) -> Any:
+    """Return a configuration of `model_type`, or one like `config`, with every size small."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[model_type] if config is None else type(config)
+    small = shrunk((kind() if config is None else config).to_dict())
+    text = small.get("text_config")
+    if _has_rope_index(model_type) and isinstance(text, dict) and "rope_theta" in (text.get("rope_parameters") or {}):
+        text["rope_parameters"] = {**text["rope_parameters"], **ROPE}
+    for path, value in exceptional(model_type).config.items():
+        if isinstance(value, str) and value.startswith("default:"):
+            value = shrunk(CONFIG_MAPPING[value.removeprefix("default:")]().to_dict())
+        assign(small, path, value)
+    for name in ("model_type", "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype"):
+        small.pop(name, None)
+    return kind(**small)
+
+
+def _model_class(model_type: str) -> Any:
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    name = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(model_type)
+    return None if name is None else getattr(transformers, name)
+
+
+def _has_rope_index(model_type: str) -> bool:
+    """Whether any class of this family computes positions of several axes."""
+    if (found := _model_class(model_type)) is None:
+        return False
+    classes = vars(inspect.getmodule(found)).values()
+    return any(inspect.isclass(each) and callable(getattr(each, "get_rope_index", None)) for each in classes)
+
+
+def build(model_type: str, config: Any = None, cls: Any = None) -> nn.Module:
+    """Return a random model of this type, float64 where the family takes it: seconds at most, no download.
+
+    Args:
+        model_type: of transformers, or of the user's own configuration.
+        config: a configuration to be like; None for the default one of the type.
+        cls: the class of the model; None for the one of transformers.
+    """
+    from transformers import GenerationConfig
+
+    row = exceptional(model_type)
+    small = tiny_config(model_type, config)
+    kind = cls or _model_class(model_type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = kind._from_config(small, attn_implementation=row.attention, experts_implementation="eager")
+    model = model.to(getattr(torch, row.dtype)).eval()
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2 or not torch.isfinite(parameter).all() or parameter.abs().max() > 1e4:
+                std = 0.08 if parameter.ndim < 4 else 2 * parameter[0].numel() ** -0.5  # deep convolutions would fade
+                parameter.normal_(0, std, generator=draw)
+    if hasattr(model, "generation_config"):
+        model.generation_config = GenerationConfig(pad_token_id=PAD, bos_token_id=1, use_cache=True)
+        if getattr(small, "is_encoder_decoder", False):
+            start = getattr(small, "decoder_start_token_id", None)
+            model.generation_config.decoder_start_token_id = 1 if start is None else start
+    return model
+
+
+def encoder(model: nn.Module, name: str = "get_image_features") -> Any:
+    """Return the innermost method that makes image features, or None."""
+    owners = [module for module in model.modules() if callable(getattr(type(module), name, None))]
+    return getattr(owners[-1], name) if owners else None
+
+
+def names_of(method: Any) -> tuple[str, ...]:
+    """Return the names of a method's arguments."""
+    several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return tuple(name for name, p in inspect.signature(method).parameters.items() if p.kind not in several)
+
+
+def features(model: nn.Module, pixels: dict[str, Tensor], *, grad: bool = False) -> list[Tensor]:
+    """Return what the model makes of the pixels, entry by entry, each (n, d)."""
+    method = encoder(model)
+    keywords = {name: value for name, value in pixels.items() if name in names_of(method)}
+    parameters = inspect.signature(method).parameters
+    for name in names_of(method):
+        if name not in keywords and parameters[name].default is inspect.Parameter.empty:
+            for part in (model.config, getattr(model.config, "vision_config", None)):
+                if getattr(part, name, None) is not None:
+                    keywords[name] = getattr(part, name)
+                    break
+    with torch.set_grad_enabled(grad):
+        output = method(**keywords, return_dict=True)
+    flat, lengths = flatten(getattr(output, field_of(output)))
+    return list(flat.split(lengths))
+
+
+def written(model: Any, model_type: str, number: int) -> Picture:
+    """Return one image: pixels that the model encodes, and as many placeholders as it makes features of them.
+
+    Raises:
+        RuntimeError: none of the known kinds of pixels fits.
+    """
+    row, weight = exceptional(model_type), next(p for p in model.parameters() if p.is_floating_point())
+    failures, names = [], (*names_of(encoder(model)), *names_of(model.forward))
+    number = 3 * number if row.alike else number  # sizes repeat after three
+    for pixels in pictures(names, model.config, number, row.write, row.size):
+        fitting = {
+            k: v.to(weight.device, weight.dtype if v.is_floating_point() else v.dtype) for k, v in pixels.items()
+        }
+        try:
+            count = sum(map(len, features(model, fitting)))
+        except Exception as error:  # whatever a model says to pixels that are not its own
+            shapes = {name: tuple(value.shape) for name, value in fitting.items()}
+            failures.append(f"{shapes}: {type(error).__name__}: {str(error)[:120]}")
+            continue
+        before, after = row.around
+        return Picture([*before, *[IMAGE] * count, *after], fitting)
+    raise RuntimeError("no pixels fit; " + " | ".join(failures))
+
+
+def collate(rows: Sequence[Sequence[Picture]], model_type: str = "") -> dict[str, Tensor]:
+    """Return the pixels of a batch; tensors of unlike shapes are padded with zeros behind."""
+    every, how = [picture for row in rows for picture in row], exceptional(model_type)
+    batch = {}
+    for key in every[0].pixels:
+        parts = [picture.pixels[key] for picture in every]
+        if key in how.offset:
+            sizes = [0, *(picture.pixels[how.offset[key]].shape[:2].numel() for picture in every[:-1])]
+            parts = [part + before for part, before in zip(parts, torch.tensor(sizes).cumsum(0))]
+        if key in how.join:
+            batch[key] = torch.cat(parts, how.join[key])
+            continue
+        most = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+        wide = []
+        for part in parts:
+            pads = [x for axis in range(part.ndim - 1, 0, -1) for x in (0, most[axis - 1] - part.shape[axis])]
+            fill = -1 if key == "image_position_ids" else 0
+            wide.append(nn.functional.pad(part, pads, value=fill) if any(pads) else part)
+        batch[key] = torch.cat(wide)
+    return batch

@@ -1,0 +1,138 @@
+"""`Twin`: a model with prompts that fit it, and the calls that its contract is checked by."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ArgumentError, UnsupportedModelError
+from ..host import unwrap
+from .build import build, collate, names_of, written
+from .sizes import IMAGE, PAD, TEXT, VOCAB
+
+_TYPES = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # what marks image columns with 1
+
+
+class Twin:
+    """A model, tiny and random or the user's own, and prompts of text and images for it.
+
+    Attributes:
+        model: the model.
+        model_type: of its configuration.
+    """
+
+    def __init__(self, model: nn.Module, model_type: str, image_id: int = IMAGE, vocabulary: int = VOCAB) -> None:
+        self.model, self.model_type = model, model_type
+        self._image, self._vocabulary = image_id, vocabulary
+        names = names_of(model.forward)
+        self._types = next((name for name in _TYPES if name in names), None)
+        self._picture = functools.cache(lambda number: written(self.model, model_type, number))
+
+    @property
+    def n(self) -> int:
+        """Vision tokens of the first picture."""
+        return self._picture(0).ids.count(IMAGE)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(p for p in self.model.parameters() if p.is_floating_point()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def encoder_decoder(self) -> bool:
+        return bool(getattr(self.model.config, "is_encoder_decoder", False))
+
+    def prompt(self, images: list[int], *, only: int | None = None) -> dict[str, Tensor]:
+        """Return a padded batch: a row of text with that many images for each entry, or one of these rows alone.
+
+        Text and pictures of a row are the same alone and among others. The padding is on the left, where a decoder
+        has it, and on the right for an encoder.
+        """
+        rows, pictures, number = [], [], 0
+        for row, count in enumerate(images):
+            draw = torch.Generator().manual_seed(7 + row)
+            ids = self._words(draw, 3 + 2 * row)
+            inside = []
+            for _ in range(count):
+                picture = self._picture(number)
+                number += 1
+                ids += [self._image if token == IMAGE else token for token in picture.ids] + self._words(draw, 2)
+                inside.append(picture)
+            ids += self._words(draw, 2)
+            if only in (None, row):
+                rows.append(ids)
+                pictures.append(inside)
+        width = max(map(len, rows))
+        input_ids = torch.full((len(rows), width), PAD)
+        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        for r, ids in enumerate(rows):
+            place = slice(0, len(ids)) if self.encoder_decoder else slice(width - len(ids), width)
+            input_ids[r, place] = torch.tensor(ids)
+            mask[r, place] = 1
+        inputs = {"input_ids": input_ids, "attention_mask": mask}
+        if self._types:
+            inputs[self._types] = (input_ids == self._image).long()
+        if any(pictures):
+            inputs.update(collate(pictures, self.model_type))
+        return {name: value.to(self.device) for name, value in inputs.items()}
+
+    def _words(self, draw: torch.Generator, count: int) -> list[int]:
+        return torch.randint(TEXT, self._vocabulary, (count,), generator=draw).tolist()
+
+    def _forget(self) -> None:
+        for module in self.model.modules():  # rope_deltas stay in the model between calls
+            if getattr(module, "rope_deltas", None) is not None:
+                module.rope_deltas = None
+
+    def logits(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the logits of one forward call."""
+        self._forget()
+        more = {"decoder_input_ids": torch.full((len(inputs["input_ids"]), 2), TEXT)} if self.encoder_decoder else {}
+        with torch.no_grad():
+            return self.model(**inputs, **more).logits
+
+    def generate(self, inputs: dict[str, Tensor], steps: int, **more: Any) -> Tensor:
+        """Return greedy ids; special ids are suppressed, since a random model may ask for an image."""
+        self._forget()
+        quiet = {"do_sample": False, "min_new_tokens": steps, "max_new_tokens": steps}
+        return self.model.generate(**inputs, **quiet, suppress_tokens=list(range(TEXT)), **more)  # type: ignore[operator]
+
+    def loss(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Return the loss of predicting the text."""
+        self._forget()
+        ids = inputs["input_ids"]
+        labels = torch.where((ids >= TEXT) & inputs["attention_mask"].bool(), ids, torch.full_like(ids, -100))
+        if self.encoder_decoder:
+            labels = torch.full((len(ids), 2), TEXT + 1, device=ids.device)
+        return self.model(**inputs, labels=labels).loss
+
+
+def twin_of(model: Any, *, tiny: bool = True) -> Twin:
+    """Return the twin of a model or a configuration.
+
+    Raises:
+        ArgumentError: neither a model nor a configuration, or a configuration without `tiny`.
+        UnsupportedModelError: no tiny model can be built of it, or no pixels fit it.
+    """
+    config: Any = getattr(unwrap(model), "config", None) if isinstance(model, nn.Module) else model
+    if not hasattr(config, "to_dict") or not hasattr(config, "model_type"):
+        raise ArgumentError(f"check_model() needs a model or a Hugging Face configuration, got {type(model).__name__}")
+    kind = str(config.model_type)
+    if not tiny:
+        if not isinstance(model, nn.Module):
+            raise ArgumentError("a configuration has no weights to check: pass tiny=True, or the model")
+        image = getattr(config, "image_token_id", getattr(config, "image_token_index", IMAGE))
+        words = min(int(getattr(config.get_text_config(), "vocab_size", VOCAB)), 1000)
+        return Twin(unwrap(model).eval(), kind, int(image), words)
+    try:
+        made = build(kind, config, type(unwrap(model)) if isinstance(model, nn.Module) else None)
+        return Twin(made, kind)
+    except Exception as error:
+        why = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}" if str(error) else repr(error)
+        raise UnsupportedModelError(f"{kind}: no tiny model can be built of this configuration ({why})") from error
