@@ -73,7 +73,7 @@ def build(model_type: str, config: Any = None, cls: Any = None) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = kind._from_config(small, attn_implementation=row.attention, experts_implementation="eager")
-    model = model.to(getattr(torch, row.dtype)).eval()
+        model = model.to(getattr(torch, row.dtype)).eval()
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
