@@ -70,7 +70,7 @@ def section(version: str, results: dict[str, Any]) -> str:
     failed = [(n, c, str(v)[5:]) for n in built for c, v in results[n].items() if str(v).startswith("FAIL")]
     if failed:
         lines += ["What fails:", "", *(f"- {n}, {HEADS.get(c, c)}: {why}" for n, c, why in failed), ""]
-    lines += ["Refused:", "", *(f"- {text}" for text in refused.values()), ""]
+    lines += ["Refused:", "", *(f"- {name}: {text}" for name, text in refused.items()), ""]
     if broken:
         lines += ["No tiny model runs, so nothing is known:", "", *(f"- {n}: {why}" for n, why in broken.items()), ""]
     return "\n".join(lines)
