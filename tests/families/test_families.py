@@ -9,7 +9,12 @@ import warnings
 import pytest
 from transformers import CONFIG_MAPPING
 
+import tokscale
+from tests.families.case import K, case
+from tests.families.compressed import subset
+from tests.families.generation import own_loop
 from tests.families.matrix import run
+from tests.families.prompts import TWO
 from tests.families.tiny import model_types
 from tokscale.hf import check_model
 from tokscale.hf.families import REFUSED
@@ -48,6 +53,28 @@ def test_the_page_names_every_family() -> None:
     page = (pathlib.Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^(?:\| |- )([\w.-]+)(?= \||: )", page, flags=re.M))
     assert set(model_types()) <= named
+
+
+def test_a_loop_of_the_callers_own_where_forward_forgets_its_delta() -> None:
+    """hunyuan_vl counts columns once it has a cache: the positions of a shortened prompt go on from where they were."""
+    own_loop(case("hunyuan_vl"))
+
+
+@pytest.mark.parametrize("kind", ["exaone4_5", "hyperclovax_vision_v2"])
+def test_original_positions_are_refused_where_generate_drops_them(kind: str) -> None:
+    with pytest.raises(tokscale.ArgumentError, match=f'positions="original": {kind} passes no position ids'):
+        tokscale.patch(case(kind).model, "uniform", num_tokens=3, positions="original")
+
+
+def test_deepstack_in_pairs_of_layer_and_container() -> None:
+    subset(case("granite4_vision"))
+
+
+def test_an_entry_per_token_is_no_image() -> None:
+    one = case("inkling_mm_model")
+    with one.patch() as handle:
+        one.forward(one.prompt(TWO))
+        assert [image.k for image in handle.last.images] == [K, K]
 
 
 @pytest.mark.slow
