@@ -34,7 +34,7 @@ def reason(error: BaseException) -> str:
 def refused(model_type: str) -> str:
     """What `patch` says to a model of a refused family, which must be the reason of the table."""
     import tokscale
-    from tests.families.checks import Spread
+    from tests.families.case import Spread
     from tests.families.tiny import build
     from tokscale.hf.families import REFUSED
 
