@@ -52,6 +52,12 @@ def supported(results: dict[str, Any]) -> list[str]:
             and not any(str(v).startswith("FAIL") for v in row.values())]  # fmt: skip
 
 
+def _short(text: str) -> str:
+    """One line, cut where it gets long."""
+    line = " ".join(text.split("(no tiny model")[0].split())
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
 def section(version: str, results: dict[str, Any]) -> str:
     checks = [c for c in HEADS if any(c in row for row in results.values())]
     good, built = supported(results), [n for n, row in results.items() if row["build"].startswith("ok")]
@@ -67,12 +73,17 @@ def section(version: str, results: dict[str, Any]) -> str:
     lines += [f"| {n} | " + " | ".join(cell(str(results[n].get(c, ""))) for c in checks) + " |" for n in built]
     counts = [sum(str(results[n].get(c, "")).startswith("ok") for n in built) for c in checks]
     lines += ["| **yes** | " + " | ".join(map(str, counts)) + " |", ""]
-    failed = [(n, c, str(v)[5:]) for n in built for c, v in results[n].items() if str(v).startswith("FAIL")]
+    failed = [(n, c, _short(str(v)[5:])) for n in built for c, v in results[n].items() if str(v).startswith("FAIL")]
     if failed:
         lines += ["What fails:", "", *(f"- {n}, {HEADS.get(c, c)}: {why}" for n, c, why in failed), ""]
-    lines += ["Refused:", "", *(f"- {name}: {text}" for name, text in refused.items()), ""]
+    lines += ["Refused:", "", *(f"- {name}: {_short(text)}" for name, text in refused.items()), ""]
     if broken:
-        lines += ["No tiny model runs, so nothing is known:", "", *(f"- {n}: {why}" for n, why in broken.items()), ""]
+        lines += [
+            "No tiny model runs, so nothing is known:",
+            "",
+            *(f"- {n}: {_short(why)}" for n, why in broken.items()),
+            "",
+        ]
     return "\n".join(lines)
 
 

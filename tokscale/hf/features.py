@@ -154,6 +154,8 @@ def repeated(output: Any, totals: Sequence[int], times: int) -> Any:
         flat, lengths = flatten(value)
         rows = flat.split(list(totals))
         new = torch.cat([row for row in rows for _ in range(times)])
+        if isinstance(value, Tensor) and value.ndim == 2:  # one entry, whatever the rows
+            return new
         groups, count = [], 0
         for total in totals:
             entries: list[int] = []
