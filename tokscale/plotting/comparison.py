@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..scaling.compare import CRITERIA
 from ._common import COLORS, GREY, axes_or_new, budget_axis, legend_below, number, tidy
 from ._law import draw_limits, draw_points, excluded_points, far_from, view
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from ..scaling import LawComparison
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (3, 1.5)), (0, (1, 1)))  # best, within 2 AICc, within 10, beyond
-BY = {"aicc": "AICc", "loo": "leave-one-out error", "holdout": "error on held-out budgets"}
 
 
 def plot_comparison(
@@ -73,7 +73,7 @@ def plot_comparison(
 
 def verdict(comparison: LawComparison) -> str:
     """Return in words which form is best, whether the data can tell, and whether it predicts."""
-    best, by = comparison.best, BY[comparison.criterion]
+    best, by = comparison.best, CRITERIA[comparison.criterion]
     if len(comparison.fits) == 1:
         said = f"{best} is the only form that takes these data"
     elif comparison.undecided:

@@ -18,7 +18,7 @@ from .laws import LAWS, get_law
 from .result import ScalingFit
 from .skill import Skill
 
-CRITERIA = ("aicc", "loo", "holdout")
+CRITERIA = {"aicc": "AICc", "loo": "leave-one-out error", "holdout": "error on held-out budgets"}  # in words
 _ALWAYS = ("power", "power_additive", "loglinear", "saturating", "regime")
 
 
@@ -69,7 +69,7 @@ class LawComparison:
 
     def summary(self) -> str:
         """Return the table as text, with what was skipped and what the data cannot decide."""
-        lines = [f"{self.best} is best by {_NAMES[self.criterion]}, of {len(self.fits)} forms"]
+        lines = [f"{self.best} is best by {CRITERIA[self.criterion]}, of {len(self.fits)} forms"]
         head = f"  {'form':15s} {'k':>2s} {'AICc':>10s} {'delta':>8s} {'weight':>7s} {'LOO error':>10s} {'skill':>8s}"
         lines.append(head)
         for row in self.table():
@@ -98,7 +98,6 @@ class LawComparison:
         return f"LawComparison(best={self.best} by {self.criterion}: {values})"
 
 
-_NAMES = {"aicc": "AICc", "loo": "leave-one-out error", "holdout": "error on held-out budgets"}
 _PLAIN = ("best", "criterion", "values", "weights", "skipped", "undecided", "warnings")
 
 
@@ -201,7 +200,7 @@ def _skill(fit: ScalingFit, holdout_from: float | None, *, must: bool) -> Skill 
 def _value(fit: ScalingFit, skill: Skill | None, criterion: str) -> float:
     value = {"aicc": fit.aicc, "loo": fit.loo_rmse, "holdout": math.nan if skill is None else skill.mape}[criterion]
     if math.isnan(value):
-        raise FitError(f"{_NAMES[criterion]} cannot be had from {fit.n_obs} points")
+        raise FitError(f"{CRITERIA[criterion]} cannot be had from {fit.n_obs} points")
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,8 +19,6 @@ from .laws import LAWS, get_law
 from .points import check_level, positive_budgets, sort_points
 from .skill import Skill, held_out_skill
 from .summary import summary_text
-
-SCHEMA = 1
 
 
 class RangeAlpha(NamedTuple):
@@ -272,19 +270,12 @@ class ScalingFit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fit as plain JSON without NaN or infinity; `from_dict` gives it back bit for bit."""
-        return {"schema": SCHEMA, **{f.name: serial.encode(getattr(self, f.name)) for f in fields(self)}}
+        return serial.saved(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ScalingFit:
         """Return the fit that `to_dict` wrote; it predicts the same numbers bit for bit."""
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise FitError(f"from_dict reads what to_dict wrote with schema {SCHEMA}, got {found!r}")
-        missing = [f.name for f in fields(cls) if f.name not in data]
-        if missing:
-            raise FitError(f"from_dict misses {', '.join(missing)}")
-        choose("form", data["form"], LAWS)
-        return cls(**{f.name: serial.decode(f.name, data[f.name]) for f in fields(cls)})
+        return cls(**serial.loaded(cls, data, LAWS, serial.decode))
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], ScalingFit], tuple[dict[str, Any]]]:
         return ScalingFit.from_dict, (self.to_dict(),)  # copies and pickles keep the arrays read-only

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-from .law import Array
+from ..errors import FitError
+from .law import Array, choose
+
+SCHEMA = 1
 
 
 def encode(value: Any) -> Any:
@@ -23,6 +28,23 @@ def encode(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value
+
+
+def saved(fit: Any) -> dict[str, Any]:
+    """Return every field of a dataclass as plain JSON."""
+    return {"schema": SCHEMA, **{f.name: encode(getattr(fit, f.name)) for f in fields(fit)}}
+
+
+def loaded(cls: Any, data: Any, forms: Iterable[str], decode_field: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """Return the fields of a dataclass from what `saved` wrote, or raise `FitError` that says what is wrong with it."""
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        raise FitError(f"from_dict reads what to_dict wrote with schema {SCHEMA}, got {found!r}")
+    missing = [f.name for f in fields(cls) if f.name not in data]
+    if missing:
+        raise FitError(f"from_dict misses {', '.join(missing)}")
+    choose("form", data["form"], forms)
+    return {f.name: decode_field(f.name, data[f.name]) for f in fields(cls)}
 
 
 def array(value: Any) -> Array | None:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..cutting import encode
 from ..features import field_of, flatten
+from ..host import examine
 from .exceptional import exceptional
 from .pictures import pictures
 from .sizes import IMAGE, PAD, ROPE, assign, shrunk
@@ -88,12 +90,6 @@ def build(model_type: str, config: Any = None, cls: Any = None) -> nn.Module:
     return model
 
 
-def encoder(model: nn.Module, name: str = "get_image_features") -> Any:
-    """Return the innermost method that makes image features, or None."""
-    owners = [module for module in model.modules() if callable(getattr(type(module), name, None))]
-    return getattr(owners[-1], name) if owners else None
-
-
 def names_of(method: Any) -> tuple[str, ...]:
     """Return the names of a method's arguments."""
     several = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -101,18 +97,9 @@ def names_of(method: Any) -> tuple[str, ...]:
 
 
 def features(model: nn.Module, pixels: dict[str, Tensor], *, grad: bool = False) -> list[Tensor]:
-    """Return what the model makes of the pixels, entry by entry, each (n, d)."""
-    method = encoder(model)
-    keywords = {name: value for name, value in pixels.items() if name in names_of(method)}
-    parameters = inspect.signature(method).parameters
-    for name in names_of(method):
-        if name not in keywords and parameters[name].default is inspect.Parameter.empty:
-            for part in (model.config, getattr(model.config, "vision_config", None)):
-                if getattr(part, name, None) is not None:
-                    keywords[name] = getattr(part, name)
-                    break
+    """Return what the model makes of the pixels, entry by entry, each (n, d): as the front door encodes them."""
     with torch.set_grad_enabled(grad):
-        output = method(**keywords, return_dict=True)
+        output = encode(examine(model), "image", pixels)
     flat, lengths = flatten(getattr(output, field_of(output)))
     return list(flat.split(lengths))
 
@@ -124,7 +111,7 @@ def written(model: Any, model_type: str, number: int) -> Picture:
         RuntimeError: none of the known kinds of pixels fits.
     """
     row, weight = exceptional(model_type), next(p for p in model.parameters() if p.is_floating_point())
-    failures, names = [], (*names_of(encoder(model)), *names_of(model.forward))
+    failures, names = [], (*examine(model).features["image"].names, *names_of(model.forward))
     number = 3 * number if row.alike else number  # sizes repeat after three
     for pixels in pictures(names, model.config, number, row.write, row.size):
         fitting = {

@@ -1,7 +1,7 @@
 """Small sizes for any nested configuration: what each name becomes, wherever it stands.
 
-`SIZES` maps a name, wherever it stands in the nested configs, to its small value. `EXCEPTIONS` names what a family
-needs beside that, as dotted paths; a value DROP removes the entry.
+`SIZES` maps a name, wherever it stands in the nested configs, to its small value. What a family needs beside that is a
+row of `exceptional.py`, as dotted paths; a value DROP removes the entry.
 """
 
 from __future__ import annotations

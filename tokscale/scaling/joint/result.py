@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ...errors import FitError
 from .. import notes, serial
-from ..law import Array, choose
+from ..law import Array
 from .allocate import Allocation, split
 from .points import FORMS, FORMULAS, positive
 from .slice import JointSlice, extrapolation
-
-SCHEMA = 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -174,19 +172,12 @@ class JointFit:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fit as plain JSON without NaN or infinity; `from_dict` gives it back bit for bit."""
-        return {"schema": SCHEMA, **{f.name: serial.encode(getattr(self, f.name)) for f in fields(self)}}
+        return serial.saved(self)
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> JointFit:
         """Return the fit that `to_dict` wrote; it predicts the same numbers bit for bit."""
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-            found = data.get("schema") if isinstance(data, dict) else type(data).__name__
-            raise FitError(f"from_dict reads what to_dict wrote with schema {SCHEMA}, got {found!r}")
-        missing = [f.name for f in fields(cls) if f.name not in data]
-        if missing:
-            raise FitError(f"from_dict misses {', '.join(missing)}")
-        choose("form", data["form"], FORMS)
-        return cls(**{f.name: _decode(f.name, data[f.name]) for f in fields(cls)})
+        return cls(**serial.loaded(cls, data, FORMS, _decode))
 
     def __reduce__(self) -> tuple[Callable[[dict[str, Any]], JointFit], tuple[dict[str, Any]]]:
         return JointFit.from_dict, (self.to_dict(),)  # copies and pickles keep the arrays read-only
