@@ -1,4 +1,4 @@
-"""What a patched model generates, alone, in padded batches, with any cache, in the caller's own loop."""
+"""What a patched model generates: greedy, in padded batches, in the caller's own loop."""
 
 from typing import Any
 
@@ -22,10 +22,8 @@ from tests.hf.helpers import (
     pick,
     recomputed,
     reference,
-    short_prompt,
 )
 from tests.tiny_models import (
-    SPECIAL,
     Family,
     Prompt,
     alone,
@@ -110,78 +108,6 @@ def test_greedy_equals_the_reference(family: Family, model: Any, compressor: Any
             steps = Prompt(continued(family, steps.inputs, token), batch.images)
     with tokscale.patch(model, compressor, **family.options()):
         assert torch.equal(generate(model, batch.inputs)[:, :-2], steps.ids)
-
-
-def test_beams_equal_those_of_a_short_prompt(family: Family, model: Any, compressor: Any) -> None:
-    """The unpatched model's own beams on the short prompt (M-RoPE: on positions put in the place of its own)."""
-    batch = prompt(family, TWO)
-    short = short_prompt(family, model, batch, compressor)
-    axes = short.pop("position_ids", None)
-    if axes is not None:
-        short["image_grid_thw"] = batch.inputs["image_grid_thw"]
-        delta = axes.amax((0, 2))[:, None] + 1 - axes.shape[-1]
-        model.model.get_rope_index = lambda ids, *_, **__: (
-            axes.expand(-1, len(ids), -1),
-            delta.expand(len(ids), -1),
-        )
-    try:
-        expected = generate(model, short, num_beams=2)[:, -6:]
-    finally:
-        model.model.__dict__.pop("get_rope_index", None)
-    with tokscale.patch(model, compressor, **family.options()):
-        assert torch.equal(generate(model, batch.inputs, num_beams=2)[:, -6:], expected)
-
-
-def test_beams_in_a_padded_batch(family: Family, model: Any, selected: Any) -> None:
-    batch = prompt(family, RAGGED)
-    ids = generate(model, batch.inputs, num_beams=2, num_return_sequences=2)
-    assert torch.equal(ids[:, : batch.ids.shape[1]], batch.ids.repeat_interleave(2, 0))
-    for row in range(2):
-        own = generate(model, alone(family, RAGGED, row).inputs, num_beams=2, num_return_sequences=2)
-        assert torch.equal(own[:, -6:], ids[2 * row : 2 * row + 2, -6:])
-
-
-def test_caches_and_returns(family: Family, model: Any, selected: Any) -> None:
-    batch = prompt(family, RAGGED)
-    ids = generate(model, batch.inputs)
-    assert torch.equal(generate(model, batch.inputs, use_cache=False), ids)
-    static = generate(model, batch.inputs, cache_implementation="static", disable_compile=True)
-    assert torch.equal(static, ids)
-    told = generate(model, batch.inputs, return_dict_in_generate=True, output_scores=True)
-    assert torch.equal(told.sequences, ids)
-    assert len(told.scores) == 6
-    assert torch.equal(generate(model, batch.inputs, prefill_chunk_size=5), ids)
-
-
-def test_lengths_are_the_callers(family: Family, model: Any, selected: Any) -> None:
-    """`max_length` and `min_length` count the caller's prompt, however passed; nothing passed in is changed."""
-    from transformers import GenerationConfig
-
-    batch = prompt(family, TWO)
-    long = batch.ids.shape[1]
-    plain = generate(model, batch.inputs)
-    assert torch.equal(generate(model, batch.inputs, max_new_tokens=None, max_length=long + 4), plain[:, : long + 4])
-    config = GenerationConfig(max_length=long + 5, pad_token_id=0, do_sample=False, suppress_tokens=SPECIAL)
-    told = config.to_dict()
-    forget(model)
-    assert torch.equal(model.generate(**batch.inputs, generation_config=config), plain[:, : long + 5])
-    assert config.to_dict() == told
-    end = int(plain[0, long])
-    stopping = {"eos_token_id": end}
-    assert generate(model, batch.inputs, **stopping).shape[1] == long + 1
-    at_least = generate(model, batch.inputs, **stopping, max_new_tokens=None, max_length=long + 6, min_length=long + 3)
-    assert at_least.shape[1] >= long + 3
-    assert end not in at_least[0, long : long + 3]
-    forget(model)
-    own = model.generation_config
-    try:
-        model.generation_config = GenerationConfig(max_length=long + 2, pad_token_id=0)
-        kept = model.generation_config.to_dict()
-        ids = model.generate(**batch.inputs, do_sample=False, suppress_tokens=SPECIAL)
-        assert torch.equal(ids, plain[:, : long + 2])
-        assert model.generation_config.to_dict() == kept
-    finally:
-        model.generation_config = own
 
 
 def test_positional_and_named_ids(family: Family, model: Any, selected: Any) -> None:
