@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=1500, help="of training, for each trained method")
     parser.add_argument(
-        "--weights", type=pathlib.Path, default=pathlib.Path("demo-methods"), help="folder to keep them in"
+        "--weights", type=pathlib.Path, default=pathlib.Path("demo-out/methods"), help="folder to keep them in"
     )
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "demo_methods.csv")
     parser.add_argument("--page", type=pathlib.Path, default=HERE.parent / "docs" / "results.md")
