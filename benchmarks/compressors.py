@@ -1,0 +1,181 @@
+"""Time and memory of every registered method, beside the loop over images that its paper's code runs.
+
+    python -m benchmarks.compressors                                     # CPU: 576 and 2880 tokens, batch 1 and 8
+    python -m benchmarks.compressors --tokens 10240 --batch 1            # a long video, or a very large picture
+    python -m benchmarks.compressors --device cuda --dtype bfloat16
+
+writes `benchmarks/results/compressors.csv`. The loops are written from the formulas (`benchmarks/published/`), without
+batch axis, as published code runs them. Ours and theirs are called in turn on the same random tokens; `ratio` is the
+median of theirs / ours, pair by pair. `same`: the share of images for which both keep the same positions (near-ties
+and documented differences apart it is 1). `peak_mib`: how far a call raises the process above what it held before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import tokscale
+from benchmarks.published import loop_of
+from tokscale import _provenance
+from tokscale.compressors.registry import compressor_class, keywords_of
+
+HERE = pathlib.Path(__file__).parent
+SQUARES = {576: (24, 24), 2880: (48, 60), 10240: (80, 128)}
+CLIPS = {576: (4, 12, 12), 2880: (20, 12, 12), 10240: (40, 16, 16)}
+VIDEO = ("evs", "vidcom2", "dycoke", "fastvid")
+WIDTH = 1024
+LONGEST = 60.0  # seconds: what takes longer once is not repeated
+
+
+def build(name: str, k: int, like: Tensor) -> Any:
+    """Return a method of this name for `WIDTH` channels, on the device and in the dtype of `like`."""
+    sizes = {"dim": WIDTH, "num_queries": k} if "dim" in keywords_of(compressor_class(name)) else {}
+    accepted = {key: value for key, value in sizes.items() if key in keywords_of(compressor_class(name))}
+    needed = {} if name in ("topk", "adaptive_pool") else accepted
+    return tokscale.create_compressor(name, num_tokens=k, **needed).to(like.device, like.dtype).eval()
+
+
+def context_of(module: Any, name: str, x: Tensor) -> dict[str, Any]:
+    """Return random context of what a method reads."""
+    b, n, d = x.shape
+    draw = torch.Generator().manual_seed(1)
+    made: dict[str, Callable[[], Any]] = {
+        "text": lambda: torch.randn(b, 20, d, generator=draw).to(x),
+        "importance": lambda: torch.rand(b, n, generator=draw).to(x.device),
+        "shallow_importance": lambda: torch.rand(b, n, generator=draw).to(x.device),
+        "keys": lambda: torch.randn(b, n, 64, generator=draw).to(x),
+        "grid": lambda: CLIPS[n] if name in VIDEO else SQUARES[n],
+    }
+    reads = {*module.needs, *module.uses} - {"aligned"}
+    return {"text_tokens" if key == "text" else key: made[key]() for key in made if key in reads}
+
+
+def loop(name: str, x: Tensor, k: int, context: dict[str, Any]) -> Callable[[], list[Tensor]] | None:
+    """Return a call of the published loop over the images of a batch, or None where there is none."""
+    one = loop_of(name)
+    if one is None:
+        return None
+    names = {"text_tokens": "text", "grid": "clip" if name in VIDEO else "grid"}
+
+    def run() -> list[Tensor]:
+        kept = []
+        for i in range(len(x)):
+            own = {names.get(key, key): value[i] if torch.is_tensor(value) else value for key, value in context.items()}
+            kept.append(one(x[i], k, **own)[0])
+        return kept
+
+    return run
+
+
+def seconds(call: Callable[[], Any], device: torch.device) -> float:
+    """Return the wall time of one call, synchronised."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def peak_mib(call: Callable[[], Any], device: torch.device) -> float:
+    """Return how far a call raises the memory of the device, or of this process, above what it held before."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+
+    def status(field: str) -> float:
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+    before = status("VmRSS")
+    call()
+    return max(0.0, status("VmHWM") - before)
+
+
+def measure(name: str, x: Tensor, k: int, repeats: int) -> dict[str, Any]:
+    """Return the row of one method at one size."""
+    module = build(name, k, x)
+    context = context_of(module, name, x)
+    theirs = loop(name, x, k, context)
+
+    def ours() -> Any:
+        return module.compress(x, **context)
+
+    with torch.inference_mode():
+        memory = peak_mib(ours, x.device)
+        first, kept = seconds(ours, x.device), ours().positions
+        row: dict[str, Any] = {"method": name, "tokens": x.shape[1], "batch": len(x), "k": k, "peak_mib": memory}
+        times: dict[str, list[float]] = {"ours": [], "theirs": []}
+        if theirs is not None:
+            equal = [torch.equal(mine, other.to(mine.device)) for mine, other in zip(kept, theirs())]
+            row["same"] = sum(equal) / len(equal)
+        for _ in range(1 if first > LONGEST / repeats else repeats):
+            times["ours"].append(seconds(ours, x.device))
+            if theirs is not None:
+                times["theirs"].append(seconds(theirs, x.device))
+    low, mid, high = np.percentile(times["ours"], [20, 50, 80])
+    row |= {"ms_p20": 1e3 * low, "ms_p50": 1e3 * mid, "ms_p80": 1e3 * high}
+    if theirs is not None:
+        row["loop_ms_p50"] = 1e3 * float(np.median(times["theirs"]))
+        row["ratio"] = float(np.median(np.array(times["theirs"]) / times["ours"]))
+    return row
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the rows as text."""
+    lines = [f"{'method':<18}{'tokens':>7}{'batch':>6}{'ms':>10}{'loop ms':>10}{'ratio':>8}{'same':>6}{'MiB':>9}"]
+    for row in rows:
+        loop_ms, ratio, same = (row.get(key, math.nan) for key in ("loop_ms_p50", "ratio", "same"))
+        lines.append(
+            f"{row['method']:<18}{row['tokens']:>7}{row['batch']:>6}{row['ms_p50']:>10.2f}{loop_ms:>10.2f}"
+            f"{ratio:>8.2f}{same:>6.2f}{row['peak_mib']:>9.1f}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, nargs="*", default=[576, 2880], choices=list(SQUARES))
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--k", type=int, default=64)
+    parser.add_argument("--only", nargs="*", help="methods")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "compressors.csv")
+    options = parser.parse_args()
+    device, dtype = torch.device(options.device), getattr(torch, options.dtype)
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    stamp = {"device": where, "dtype": options.dtype, **_provenance.versions(), "commit": _provenance.commit()}
+    stamp["started"] = _provenance.now()
+    rows: list[dict[str, Any]] = []
+    for n in options.tokens:
+        for batch in options.batch:
+            x = torch.randn(batch, n, WIDTH, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+            for name in options.only or tokscale.list_compressors():
+                rows.append(measure(name, x, options.k, options.repeats))
+                print(table(rows[-1:]).splitlines()[1], flush=True)
+    print(f"\n{where}, {options.dtype}, d = {WIDTH}, k = {options.k}\n{table(rows)}")
+    fields = list(dict.fromkeys(key for row in rows for key in row))
+    with options.out.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*fields, *stamp], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**row, **stamp} for row in rows)
+
+
+if __name__ == "__main__":
+    main()
