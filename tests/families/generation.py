@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.families.case import Case, NotApplicable, Spread, Upstream, near, new_ids, same
 from tests.families.prompts import ONE, RAGGED, TWO
-from tests.hf.helpers import continued, forget, pick
+from tests.hf.helpers import cache_of, continued, forget, pick, with_cache
 from tests.tiny_models import Prompt
 
 
@@ -56,7 +56,8 @@ def own_loop(case: Case) -> None:
             output = case.model(**batch.inputs, use_cache=True)
             for _ in range(6):
                 tokens.append(pick(output.logits))
-                output = case.model(input_ids=tokens[-1], cache=output.cache, use_cache=True)
+                more = with_cache(case.model, cache_of(output))
+                output = case.model(input_ids=tokens[-1], **more, use_cache=True)
         return torch.cat(tokens, 1)
 
     batch = case.prompt(TWO)
@@ -102,14 +103,15 @@ def _rows_alone(case: Case) -> None:
             same(ids[row, -m:], alone_ids[-m:], f"ids of row {row}")
 
 
-def with_control(case: Case, check: Callable[[Case], None], **options: Any) -> None:
-    """Run a check on the patched model; where it fails and the unpatched model fails it too, say so."""
+def with_control(case: Case, check: Callable[[Case], None], *more: Callable[[Case], None], **options: Any) -> None:
+    """Run a check on the patched model; where it fails and the unpatched model fails it (or `more`) too, say so."""
     try:
         with case.patch(options.get("compressor")):
             check(case)
     except Exception as error:
         try:
-            check(case)
+            for each in (check, *more):
+                each(case)
         except Exception as theirs:
             raise Upstream(f"unpatched: {type(theirs).__name__}: {str(theirs)[:100]}") from error
         raise
@@ -157,7 +159,7 @@ def beams(case: Case) -> None:
             same(ours, theirs, f"beams of row {row}")
 
     with_control(case, check)
-    with_control(case, ragged)
+    with_control(case, ragged, _rows_alone)
 
 
 def uncached(case: Case) -> None:

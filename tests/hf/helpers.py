@@ -9,6 +9,7 @@ None of it uses `tokscale.hf`. The references say what a patched model must comp
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -223,6 +224,16 @@ def continued(family: Family, inputs: dict[str, Any], token: Tensor) -> dict[str
     return more
 
 
+def cache_of(output: Any) -> Any:
+    """The cache that a call returned, under its name of this version of transformers."""
+    return output.cache if hasattr(output, "cache") else output.past_key_values
+
+
+def with_cache(model: nn.Module, cache: Any) -> dict[str, Any]:
+    """A cache as an argument of `forward`, under the name that it has there."""
+    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
+
+
 def pick(logits: Tensor) -> Tensor:
     """The greedy next id, (b, 1), among ordinary ids."""
     scores = logits[:, -1].clone()
@@ -256,7 +267,7 @@ def own_loop(model: Any, inputs: dict[str, Any], masks: Any = None, steps: int =
                 more["attention_mask"] = mask
                 if (deltas := getattr(model.base_model, "rope_deltas", None)) is not None:
                     more["position_ids"] = ((mask.cumsum(-1) - 1)[:, -1:] + deltas).expand(3, -1, -1)
-            output = model(input_ids=tokens[-1], cache=output.cache, use_cache=True, **more)
+            output = model(input_ids=tokens[-1], **with_cache(model, cache_of(output)), use_cache=True, **more)
             tokens.append(pick(output.logits))
     return torch.cat(tokens, 1)
 

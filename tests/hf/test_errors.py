@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tokscale
-from tests.hf.helpers import ByNorm, Listed, forget, forward, generate, kept_placeholders
+from tests.hf.helpers import ByNorm, Listed, cache_of, forget, forward, generate, kept_placeholders, with_cache
 from tests.tiny_models import FAMILIES, IMAGE, Prompt, prompt
 from tokscale import errors
 
@@ -175,15 +175,15 @@ def kept_cache_text(length: int) -> str:
 def test_a_kept_cache_with_images(llava: Any) -> None:
     batch = llava_prompt(6)  # 28 columns, 15 kept
     with tokscale.patch(llava, ByNorm(K)):
-        cache = forward(llava, batch.inputs, use_cache=True).cache
+        cache = cache_of(forward(llava, batch.inputs, use_cache=True))
         assert cache.get_seq_length() == 15
         long = {k: torch.cat([v, torch.full((1, 2), 60 if k == "input_ids" else 1)], 1) for k, v in batch.inputs.items()
                 if k != "pixel_values"}  # fmt: skip
         for more in ({"pixel_values": batch.inputs["pixel_values"]}, {}):  # {}: its ids hold placeholders
             with says(errors.UnsupportedInputError, kept_cache_text(15)):
-                generate(llava, {**long, **more}, cache=cache)
+                generate(llava, {**long, **more}, **with_cache(llava, cache))
             with says(errors.UnsupportedInputError, kept_cache_text(15)):
-                forward(llava, {**long, **more}, cache=cache)
+                forward(llava, {**long, **more}, **with_cache(llava, cache))
         assert cache.get_seq_length() == 15  # refused before any work
 
 
@@ -193,7 +193,9 @@ def test_an_empty_cache_is_no_cache(llava: Any) -> None:
     batch = llava_prompt()
     with tokscale.patch(llava, ByNorm(K)):
         expected = forward(llava, batch.inputs).logits
-        assert torch.equal(forward(llava, batch.inputs, cache=DynamicCache(config=llava.config)).logits, expected)
+        assert torch.equal(
+            forward(llava, batch.inputs, **with_cache(llava, DynamicCache(config=llava.config))).logits, expected
+        )
 
 
 def test_a_text_cache_then_an_image(llava: Any) -> None:
@@ -201,9 +203,9 @@ def test_a_text_cache_then_an_image(llava: Any) -> None:
     batch = llava_prompt()
     with tokscale.patch(llava, ByNorm(K)):
         text = prompt(FAMILIES["llava"], [[5]])
-        cache = forward(llava, text.inputs, use_cache=True).cache
+        cache = cache_of(forward(llava, text.inputs, use_cache=True))
         with pytest.raises(errors.UnsupportedInputError, match="a cache of 5 tokens and images in one call"):
-            forward(llava, {k: v for k, v in batch.inputs.items() if k != "attention_mask"}, cache=cache)
+            forward(llava, {k: v for k, v in batch.inputs.items() if k != "attention_mask"}, **with_cache(llava, cache))
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl", "gemma3", "idefics3"])
@@ -223,23 +225,31 @@ def test_the_long_mask(name: str) -> None:
     with tokscale.patch(model, ByNorm(K)):
         for rows in (1, 2):
             inputs = prompt(family, [[5, ("image", 0), 5]] * rows).inputs
-            cache = forward(model, inputs, use_cache=True).cache
+            cache = cache_of(forward(model, inputs, use_cache=True))
             with torch.no_grad(), says(errors.UnsupportedInputError, text):
-                model(input_ids=torch.full((rows, 1), 50), cache=cache, attention_mask=mask.expand(rows, -1))
+                model(
+                    input_ids=torch.full((rows, 1), 50),
+                    **with_cache(model, cache),
+                    attention_mask=mask.expand(rows, -1),
+                )
             assert cache.get_seq_length() == short
 
 
 def test_the_long_mask_as_the_page_writes_it(llava: Any) -> None:
     batch = llava_prompt(5)
     with tokscale.patch(llava, ByNorm(K)):
-        cache = forward(llava, batch.inputs, use_cache=True).cache
+        cache = cache_of(forward(llava, batch.inputs, use_cache=True))
         with says(
             errors.UnsupportedInputError,
             "attention_mask has 27 columns, the cache holds 13 tokens and input_ids 1: the prompt was shortened from "
             "26 to 13. Pass handle.last.shorten(attention_mask) of the call with the images, and a column of ones for "
             "each new token",
         ):
-            llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=torch.ones(1, 27, dtype=torch.long))
+            llava(
+                input_ids=torch.tensor([[50]]),
+                **with_cache(llava, cache),
+                attention_mask=torch.ones(1, 27, dtype=torch.long),
+            )
 
 
 def test_the_long_mask_of_an_earlier_cache(llava: Any) -> None:
@@ -247,19 +257,19 @@ def test_the_long_mask_of_an_earlier_cache(llava: Any) -> None:
     batch = llava_prompt(5)
     mask = torch.ones(1, 27, dtype=torch.long)
     with tokscale.patch(llava, ByNorm(K)) as handle:
-        cache = forward(llava, batch.inputs, use_cache=True).cache
+        cache = cache_of(forward(llava, batch.inputs, use_cache=True))
         handle.num_tokens = 10_000
         forward(llava, prompt(FAMILIES["llava"], [[1, "image", 1]]).inputs)
         with pytest.raises(
             errors.UnsupportedInputError, match="attention_mask has 27 columns, the cache holds 13 tokens"
         ):
-            llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=mask)
+            llava(input_ids=torch.tensor([[50]]), **with_cache(llava, cache), attention_mask=mask)
         handle.num_tokens = 2
         forward(llava, prompt(FAMILIES["llava"], [[1, "image", 1]]).inputs)
         with pytest.raises(
             errors.UnsupportedInputError, match="attention_mask has 27 columns, the cache holds 13 tokens"
         ):
-            llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=mask)
+            llava(input_ids=torch.tensor([[50]]), **with_cache(llava, cache), attention_mask=mask)
 
 
 def test_a_misspelt_keyword_is_suggested(llava: Any) -> None:
@@ -297,11 +307,13 @@ def test_a_long_mask_of_a_model_that_is_not_shortened(llava: Any) -> None:
     batch = llava_prompt(5)
     mask = torch.ones(1, 27, dtype=torch.long)
     with torch.no_grad():
-        cache = forward(llava, batch.inputs, use_cache=True).cache
-        expected = llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=mask).logits
+        cache = cache_of(forward(llava, batch.inputs, use_cache=True))
+        expected = llava(input_ids=torch.tensor([[50]]), **with_cache(llava, cache), attention_mask=mask).logits
         with tokscale.patch(llava, ByNorm(10_000)):
-            cache = forward(llava, batch.inputs, use_cache=True).cache
-            assert torch.equal(llava(input_ids=torch.tensor([[50]]), cache=cache, attention_mask=mask).logits, expected)
+            cache = cache_of(forward(llava, batch.inputs, use_cache=True))
+            assert torch.equal(
+                llava(input_ids=torch.tensor([[50]]), **with_cache(llava, cache), attention_mask=mask).logits, expected
+            )
 
 
 def test_a_short_prompt_of_three_axes_needs_positions(qwen: Any) -> None:

@@ -12,6 +12,7 @@ from tests.hf.helpers import (
     RAGGED,
     TWO,
     K,
+    cache_of,
     close,
     continued,
     forget,
@@ -22,6 +23,7 @@ from tests.hf.helpers import (
     pick,
     recomputed,
     reference,
+    with_cache,
 )
 from tests.tiny_models import (
     Family,
@@ -78,7 +80,7 @@ def test_the_mask_the_error_names_gives_the_logits_of_each_row_alone(family: Fam
         if (deltas := getattr(model.base_model, "rope_deltas", None)) is not None:
             more["position_ids"] = ((mask.cumsum(-1) - 1)[:, -1:] + deltas).expand(3, -1, -1)
         with torch.no_grad():
-            return model(input_ids=token, cache=output.cache, attention_mask=mask, **more).logits
+            return model(input_ids=token, **with_cache(model, cache_of(output)), attention_mask=mask, **more).logits
 
     ours = step(batch.inputs, token)
     for row in range(2):
@@ -95,7 +97,7 @@ def test_a_conversation_goes_on_from_its_cache(family: Family, model: Any, selec
     expected = forward(model, whole).logits[:, -5:]
     first = forward(model, batch.inputs, use_cache=True)
     with torch.no_grad():
-        close(model(input_ids=more, cache=first.cache).logits, expected)
+        close(model(input_ids=more, **with_cache(model, cache_of(first))).logits, expected)
 
 
 def test_greedy_equals_the_reference(family: Family, model: Any, compressor: Any) -> None:

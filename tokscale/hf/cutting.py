@@ -13,7 +13,7 @@ from ..errors import TileWarning, UnsupportedInputError
 from . import families
 from .compress import Budgets
 from .features import field_of, flatten
-from .host import Host
+from .host import PIXELS, Host
 from .images import Image, cut, join_runs, presized, runs_of
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def encode(host: Host, modality: str, named: dict[str, Any]) -> Any:
     method = host.features[modality]
     keywords = {name: named[name] for name in method.names if named.get(name) is not None}
     for name in method.required:
+        if name in PIXELS[modality] and name not in keywords:  # forward may have another name for its pixels
+            keywords[name] = next(named[p] for p in PIXELS[modality] if named.get(p) is not None)
         if name not in keywords:
             for part in (host.config, getattr(host.config, "vision_config", None)):
                 if getattr(part, name, None) is not None:
@@ -75,7 +77,7 @@ def cut_modality(
         )
     value = getattr(output, field_of(output))
     flat, entries = flatten(value)
-    by_entry = entries_are_images(host, modality, value)
+    by_entry = entries_are_images(host, modality, value, named)
     if len(flat) != sum(rows):
         found = None
         if budgets.allocate is None:  # shares depend on all images of a row, which a short prompt no longer shows
@@ -122,8 +124,11 @@ def cut_entries(
     return images, grids(host, modality, named, images, bool(frames))
 
 
-def entries_are_images(host: Host, modality: str, value: Any) -> bool:
+def entries_are_images(host: Host, modality: str, value: Any, named: dict[str, Any]) -> bool:
     if isinstance(value, Tensor) and (value.ndim == 2 or value.shape[-2] == 1):  # an entry per token is no image
+        return False
+    table = named.get(f"{modality}_grid_thw")
+    if isinstance(table, Tensor) and isinstance(value, Tensor) and len(value) < len(table):  # (1, N, d): all of them
         return False
     if modality == "video":
         return host.model_type not in families.VIDEO_AT_RUNS

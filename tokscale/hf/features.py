@@ -154,8 +154,8 @@ def repeated(output: Any, totals: Sequence[int], times: int) -> Any:
         flat, lengths = flatten(value)
         rows = flat.split(list(totals))
         new = torch.cat([row for row in rows for _ in range(times)])
-        if isinstance(value, Tensor) and value.ndim == 2:  # one entry, whatever the rows
-            return new
+        if len(lengths) == 1 and isinstance(value, Tensor):  # one entry, whatever the rows
+            return new.view(*value.shape[:-2], -1, new.shape[-1])
         groups, count = [], 0
         for total in totals:
             entries: list[int] = []

@@ -43,6 +43,8 @@ def answer(seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return seam.original(*args, **kwargs)
     if seam.name == "get_rope_index":
         return positions.answer_rope_index(seam, call, args, kwargs)
+    if seam.name == "_get_image_nums_and_video_nums":
+        return _count(seam, call, args, kwargs)
     if seam.name == "inputs_merger":
         return _merge(seam, call, args, kwargs)
     if seam.name == "forward":  # a projection that a model's own generate calls in place of get_image_features
@@ -166,6 +168,13 @@ def _arguments(
                 f"mm_encoder_outputs hold only part of this call; pass {' and '.join(plan.outputs)} encoded, or neither"
             )
     return taken, call
+
+
+def _count(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Count the images of each row in the prompt that the caller wrote: some originals sum placeholders."""
+    named = seam.__signature__.bind(*args, **kwargs).arguments
+    long = call.originals.get("input_ids")
+    return seam.original(**named) if long is None else seam.original(**{**named, "input_ids": long})
 
 
 def _merge(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -15,7 +15,10 @@ PIXELS = {
     "image": ("pixel_values", "pixel_values_images", "image_patches"),
     "video": ("pixel_values_videos",),
 }
-SEAMS = ("forward", "generate", "get_image_features", "get_video_features", "get_rope_index", "inputs_merger")
+SEAMS = (
+    *("forward", "generate", "get_image_features", "get_video_features", "get_rope_index", "inputs_merger"),
+    "_get_image_nums_and_video_nums",  # of a generate that repeats pixels for beams: counts images in the prompt
+)
 
 
 @dataclass

@@ -106,7 +106,7 @@ def record_all(
         call.outputs["image"] = output
         return output
     small = {name: given for name, given in named.items() if name not in PIXELS["image"]}  # the record holds no pixels
-    by_entry = entries_are_images(handle._host, "image", value)
+    by_entry = entries_are_images(handle._host, "image", value, small)
 
     def records() -> list[ImageRecord]:
         images, grids = cut_entries(handle, "image", small, entries, by_entry, mask, rows)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..cutting import encode
 from ..features import field_of, flatten
-from ..host import examine
+from ..host import PIXELS, examine
 from .exceptional import exceptional
 from .pictures import pictures
 from .sizes import IMAGE, PAD, ROPE, assign, shrunk
@@ -111,11 +111,14 @@ def written(model: Any, model_type: str, number: int) -> Picture:
         RuntimeError: none of the known kinds of pixels fits.
     """
     row, weight = exceptional(model_type), next(p for p in model.parameters() if p.is_floating_point())
-    failures, names = [], (*examine(model).features["image"].names, *names_of(model.forward))
+    own = names_of(model.forward)
+    failures, names = [], (*examine(model).features["image"].names, *own)
+    pixel = next((name for name in PIXELS["image"] if name in own), "pixel_values")
     number = 3 * number if row.alike else number  # sizes repeat after three
     for pixels in pictures(names, model.config, number, row.write, row.size):
         fitting = {
-            k: v.to(weight.device, weight.dtype if v.is_floating_point() else v.dtype) for k, v in pixels.items()
+            pixel if k == "pixel_values" else k: v.to(weight.device, weight.dtype if v.is_floating_point() else v.dtype)
+            for k, v in pixels.items()
         }
         try:
             count = sum(map(len, features(model, fitting)))
