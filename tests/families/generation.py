@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from tests.families.case import Case, NotApplicable, Spread, Upstream, near, new_ids, same
 from tests.families.prompts import ONE, RAGGED, TWO
@@ -54,6 +55,9 @@ def own_loop(case: Case) -> None:
         tokens = []
         with torch.no_grad():
             output = case.model(**batch.inputs, use_cache=True)
+            if cache_of(output) is None:  # it fills a cache that it is given and makes none
+                empty = DynamicCache(config=case.model.config)
+                output = case.model(**batch.inputs, **with_cache(case.model, empty), use_cache=True)
             for _ in range(6):
                 tokens.append(pick(output.logits))
                 more = with_cache(case.model, cache_of(output))

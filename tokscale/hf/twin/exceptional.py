@@ -154,7 +154,13 @@ TABLE: dict[str, Exceptional] = {
         dtype="float32",
     ),
     "granite4_vision": Exceptional(
-        {"downsample_rate": "1/2", "deepstack_layer_map": [[0, 0]], "spatial_target_layers": [1]}
+        {
+            "text_config": "default:granite4_vision_text",  # the default of a version may be llama and siglip,
+            "vision_config": "default:clip_vision_model",  # without the multipliers and the class token it needs
+            "downsample_rate": "1/2",
+            "deepstack_layer_map": [[0, 0]],
+            "spatial_target_layers": [1],
+        }
     ),
     "hunyuan_vl": Exceptional(
         {

@@ -67,7 +67,6 @@ SIZES: dict[str, Any] = {
             "share_expert_dim",
             "moe_hidden_size",
             "block_ff_dim",
-            "merged_hidden_size",
         ],
         _INNER,
     ),
@@ -135,6 +134,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(["num_experts", "n_routed_experts", "num_local_experts", "moe_num_experts"], _EXPERTS),
     **dict.fromkeys(["num_experts_per_tok", "moe_topk", "moe_k", "moe_top_k", "top_k"], 2),
     **dict.fromkeys(["n_shared_experts", "moe_num_shared_experts", "n_group", "topk_group", "num_expert_group"], 1),
+    "merged_hidden_size": 4 * _WIDTH,  # 2 x 2 patches side by side
     "vocab_size": VOCAB,
     "unpadded_vocab_size": VOCAB,
     "rel_extent": 64,
@@ -179,7 +179,12 @@ SIZES: dict[str, Any] = {
 }
 ROPE = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4}
 _COUNTS = ("num_hidden_layers", "num_layers", "depth", "n_layers", "encoder_layers")
-_LAYER_NUMBERS = {"deepstack_visual_indexes": (0, 1), "fullatt_block_indexes": (1,), "global_attn_indexes": (1,)}
+_LAYER_NUMBERS = {
+    "deepstack_visual_indexes": (0, 1),
+    "fullatt_block_indexes": (1,),
+    "global_attn_indexes": (1,),
+    "vision_feature_layers": (-1, -2),
+}
 _ATTENTION = "full_attention"
 _PLACEHOLDERS = ("image_patch_id", "image_token_id", "image_token_index", "video_token_id", "video_token_index")
 
