@@ -23,9 +23,10 @@ slow: .venv/.dev
 	$(BIN)/python -m pytest -q -m "slow and not gpu"
 
 # Every model type of transformers against the whole contract, about 4 minutes; docs/families.md is written anew.
+# FAMILIES_JSON: results of other versions of transformers, for further sections of that page (see CONTRIBUTING.md).
 families: .venv/.dev
 	$(BIN)/python -m tests.families.matrix --json .venv/families.json
-	$(BIN)/python -m tests.families.page .venv/families.json
+	$(BIN)/python -m tests.families.page .venv/families.json $(FAMILIES_JSON)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-out

@@ -3,13 +3,15 @@
 None of it uses `tokscale.hf`. The references say what a patched model must compute, from an unpatched one:
 
 * `reference`: run the model up to its language model, take all arguments of that call, gather them at the kept columns.
-* `short_prompt`: write the short prompt as a processor would, and pass ready features as `mm_encoder_outputs`.
+* `short_prompt`: write the short prompt as a processor would, and pass ready features (`ready`).
 * `recomputed`: greedy decoding without a cache, one whole forward call per token.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,7 +182,7 @@ def reference(
     index = keep.nonzero()[:, 1].view(len(keep), -1)
     call = {key: gathered(value, index, width) for key, value in arguments.items()}
     call["inputs_embeds"] = gathered(written, index, -1)
-    call["cache"] = None
+    call |= with_cache(module(model, family.language_model), None)
     if original and not family.mrope:
         mask = batch.inputs["attention_mask"]
         call["position_ids"] = gathered((mask.cumsum(-1) - 1).clamp(min=0), index, width)
@@ -213,6 +215,36 @@ def short_prompt(family: Family, model: Any, batch: Prompt, compressor: TokenCom
     return inputs
 
 
+def encodes_first(model: nn.Module) -> bool:
+    """Whether forward takes encoder outputs ready made, and generate therefore encodes once before anything else."""
+    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
+
+
+@contextlib.contextmanager
+def ready(model: nn.Module, short: dict[str, Any], batch: Prompt) -> Iterator[dict[str, Any]]:
+    """What `short_prompt` made of a batch of one row, as this model takes it.
+
+    A model that takes no features ready made is given the pixels; its own method then answers with the features.
+    """
+    if encodes_first(model):
+        yield {**short, "mm_encoder_outputs": dict(short["mm_encoder_outputs"])}  # generate writes into it
+        return
+    features = torch.cat([each.flatten(0, -2) for each in short["mm_encoder_outputs"]["image"].pooler_output])
+    owner = [part for part in model.modules() if hasattr(type(part), "get_image_features")][-1]
+    own = owner.get_image_features
+
+    def answer(pixel_values: Tensor, *args: Any, **more: Any) -> BaseModelOutputWithPooling:
+        stacked = isinstance(own(pixel_values, *args, **more).pooler_output, Tensor)
+        again = [features] * (len(pixel_values) // len(batch.inputs["pixel_values"]))  # repeated for beams
+        return BaseModelOutputWithPooling(pooler_output=torch.stack(again) if stacked else again)
+
+    owner.__dict__["get_image_features"] = answer
+    try:
+        yield {**batch.inputs, **{k: v for k, v in short.items() if k != "mm_encoder_outputs"}}
+    finally:
+        del owner.__dict__["get_image_features"]
+
+
 def continued(family: Family, inputs: dict[str, Any], token: Tensor) -> dict[str, Any]:
     """The inputs with one more text id per row."""
     more = dict(inputs)
@@ -229,9 +261,10 @@ def cache_of(output: Any) -> Any:
     return output.cache if hasattr(output, "cache") else output.past_key_values
 
 
-def with_cache(model: nn.Module, cache: Any) -> dict[str, Any]:
+def with_cache(model: Any, cache: Any) -> dict[str, Any]:
     """A cache as an argument of `forward`, under the name that it has there."""
-    return {"cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values": cache}
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
+    return {"cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values": cache}
 
 
 def pick(logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from tests.hf.helpers import (
     ROWS,
     ByNorm,
     K,
+    encodes_first,
     forget,
     forward,
     generate,
@@ -181,6 +182,11 @@ def test_ready_features(family: Family, model: Any) -> None:
     stored = [f.clone() for f in field]
     rest = {k: v for k, v in batch.inputs.items() if k != "pixel_values"}
     with tokscale.patch(model, ByNorm(K), **family.options()) as handle:
+        if not encodes_first(model):
+            for call in (forward, generate):
+                with pytest.raises(tokscale.UnsupportedInputError, match="takes no mm_encoder_outputs in this version"):
+                    call(model, rest, mm_encoder_outputs={"image": encoded})
+            rest = batch.inputs  # their features are not made again
         for k in (K, 10_000, 1):
             handle.num_tokens = k
             expected, ids = forward(model, batch.inputs).logits, generate(model, batch.inputs)
@@ -243,7 +249,7 @@ def test_encoded_once(family: Family, model: Any) -> None:
         needs = frozenset({"importance"} if family.name != "llava_next" else set())
 
     batch, calls = prompt(family, ROWS), []
-    rest = {k: v for k, v in batch.inputs.items() if k != "pixel_values"}
+    rest = {k: v for k, v in batch.inputs.items() if k != "pixel_values" or not encodes_first(model)}
     with tokscale.patch(model, Wants(K), **family.options()) as handle:
         expected = {}
         for k in (K, 1, 10_000):

@@ -28,6 +28,7 @@ from tests.hf.helpers import (
     forward,
     generate,
     kept_placeholders,
+    ready,
     recomputed,
     reference,
     short_prompt,
@@ -51,7 +52,8 @@ def test_the_two_references_agree(family: Family, model: Any, compressor: Any) -
     batch = prompt(family, TWO)
     with torch.no_grad():
         expected = reference(family, model, batch, compressor)
-    close(forward(model, short_prompt(family, model, batch, compressor)).logits, expected.logits)
+    with ready(model, short_prompt(family, model, batch, compressor), batch) as inputs:
+        close(forward(model, inputs).logits, expected.logits)
     assert kept_placeholders(batch, expected.keep) == [[K, K]]
 
 
@@ -281,9 +283,12 @@ def test_a_narrow_window_is_that_of_the_short_prompt() -> None:
     family, model, compressor = FAMILIES["gemma3"], build_gemma3_narrow(), ByNorm(K)
     batch = prompt(family, TWO)
     short = short_prompt(family, model, batch, compressor)
-    expected = forward(model, short).logits
-    ids = generate(model, dict(short, mm_encoder_outputs=dict(short["mm_encoder_outputs"])))[:, -6:]
-    wide = forward(family.model(), short).logits
+    with ready(model, short, batch) as inputs:
+        expected = forward(model, inputs).logits
+        ids = generate(model, inputs)[:, -6:]
+    wide_model = family.model()
+    with ready(wide_model, short, batch) as inputs:
+        wide = forward(wide_model, inputs).logits
     assert (expected - wide).abs().max() > 1e-3  # the window does something
     with tokscale.patch(model, compressor):
         close(forward(model, batch.inputs).logits, expected)

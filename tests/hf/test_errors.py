@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,37 @@ def test_models_without_a_seam(kind: str, text: str) -> None:
     with says(errors.UnsupportedModelError, text):
         tokscale.patch(model, ByNorm(K))
     assert set(vars(model)) == before
+
+
+_PLACE = "there is no prompt to shorten; use a model with placeholders"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("blip", f"blip: the image is read by cross-attention, so {_PLACE}"),
+        ("idefics", f"idefics: the image is read by cross-attention, so {_PLACE}"),
+        ("pi0", f"pi0: the image is a prefix without placeholder tokens, so {_PLACE}"),
+        ("udop", "udop: image and text are one encoder sequence; there are no vision tokens to compress"),
+        (
+            "pp_formulanet",
+            "pp_formulanet: image and text are one encoder sequence; there are no vision tokens to compress",
+        ),
+        (
+            "vision-encoder-decoder",
+            "vision-encoder-decoder: the decoder reads the image by cross-attention; there are no vision tokens to "
+            "compress",
+        ),
+        ("evolla", "evolla: it reads proteins, not images; there are no vision tokens to compress"),
+        ("mistral4", "mistral4: it reads text only; patch() needs an image-text model"),
+    ],
+)
+def test_families_without_a_seam(kind: str, text: str) -> None:
+    """The type of the configuration alone is read, before anything else of the model."""
+    model = torch.nn.Linear(2, 2)
+    model.config = SimpleNamespace(model_type=kind)
+    with says(errors.UnsupportedModelError, text):
+        tokscale.patch(model, ByNorm(K))
 
 
 def test_something_that_is_no_model() -> None:
