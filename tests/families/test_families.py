@@ -7,7 +7,7 @@ import re
 import warnings
 
 import pytest
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 import tokscale
 from tests.families.case import K, case
@@ -38,7 +38,9 @@ def test_the_contract_holds(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(set(REFUSED) & set(model_types())))
 def test_a_refusal_says_why(kind: str) -> None:
-    (check,) = check_model(CONFIG_MAPPING[kind]())["checks"]
+    config = PreTrainedConfig()
+    config.model_type = kind  # not every type has a configuration without arguments
+    (check,) = check_model(config)["checks"]
     assert check["status"] == "refused" and check["detail"].startswith(f"{kind}: ")
 
 
@@ -62,7 +64,7 @@ def test_a_loop_of_the_callers_own_where_forward_forgets_its_delta() -> None:
     own_loop(case("hunyuan_vl"))
 
 
-@pytest.mark.parametrize("kind", ["exaone4_5", "hyperclovax_vision_v2"])
+@pytest.mark.parametrize("kind", sorted({"exaone4_5", "hyperclovax_vision_v2"} & set(model_types())))
 def test_original_positions_are_refused_where_generate_drops_them(kind: str) -> None:
     with pytest.raises(tokscale.ArgumentError, match=f'positions="original": {kind} passes no position ids'):
         tokscale.patch(case(kind).model, "uniform", num_tokens=3, positions="original")

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..compressors import Compressed, TokenCompressor
 from ..errors import TokscaleError, UnsupportedModelError
+from .families import REFUSED
 from .patch import patch
-from .twin import Twin, twin_of
+from .twin import Twin, config_of, twin_of
 
 STATES = ("ok", "fails", "refused", "skipped")
 _STEPS = 4  # new tokens of a generation
@@ -87,10 +88,13 @@ def check_model(model: Any, *, tiny: bool = True, log: Callable[[str], None] | N
     Returns:
         `{"schema", "model_type", "tiny", "ok", "checks": [{"name", "status", "detail"}]}`, plain JSON.
     """
-    twin = twin_of(model, tiny=tiny)
-    report = Report(twin.model_type, tiny)
+    report = Report(str(config_of(model).model_type), tiny)
+    twin = None if report.model_type in REFUSED else twin_of(model, tiny=tiny)  # what is refused need not be built
     for name, check in _CHECKS.items():
-        status, detail = _outcome(check, twin)
+        if twin is None:
+            status, detail = "refused", f"{report.model_type}: {REFUSED[report.model_type]}"
+        else:
+            status, detail = _outcome(check, twin)
         report.checks.append((name, status, detail))
         if log is not None:
             log(f"{name}: {status}" + (f": {detail}" if detail else ""))

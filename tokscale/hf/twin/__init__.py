@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .twin import Twin, twin_of
+from .twin import Twin, config_of, twin_of
 
-__all__ = ["Twin", "twin_of"]
+__all__ = ["Twin", "config_of", "twin_of"]

@@ -113,6 +113,14 @@ class Twin:
         return self.model(**inputs, labels=labels).loss
 
 
+def config_of(model: Any) -> Any:
+    """Return the configuration of a model, or the one that is given."""
+    config: Any = getattr(unwrap(model), "config", None) if isinstance(model, nn.Module) else model
+    if not hasattr(config, "to_dict") or not hasattr(config, "model_type"):
+        raise ArgumentError(f"check_model() needs a model or a Hugging Face configuration, got {type(model).__name__}")
+    return config
+
+
 def twin_of(model: Any, *, tiny: bool = True) -> Twin:
     """Return the twin of a model or a configuration.
 
@@ -120,9 +128,7 @@ def twin_of(model: Any, *, tiny: bool = True) -> Twin:
         ArgumentError: neither a model nor a configuration, or a configuration without `tiny`.
         UnsupportedModelError: no tiny model can be built of it, or no pixels fit it.
     """
-    config: Any = getattr(unwrap(model), "config", None) if isinstance(model, nn.Module) else model
-    if not hasattr(config, "to_dict") or not hasattr(config, "model_type"):
-        raise ArgumentError(f"check_model() needs a model or a Hugging Face configuration, got {type(model).__name__}")
+    config = config_of(model)
     kind = str(config.model_type)
     if not tiny:
         if not isinstance(model, nn.Module):
