@@ -10,7 +10,8 @@ from transformers import DynamicCache
 
 from tests.families.case import Case, NotApplicable, Spread, Upstream, near, new_ids, same
 from tests.families.prompts import ONE, RAGGED, TWO
-from tests.hf.helpers import cache_of, continued, forget, pick, with_cache
+from tests.hf.helpers import continued, forget, pick
+from tests.hf.versions import cache_of, with_cache
 from tests.tiny_models import Prompt
 
 

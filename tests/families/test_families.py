@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 import re
 import warnings
 
 import pytest
+import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 import tokscale
@@ -18,6 +20,7 @@ from tests.families.prompts import TWO
 from tests.families.tiny import model_types
 from tokscale.hf import check_model
 from tokscale.hf.families import REFUSED
+from tokscale.hf.host import PIXELS
 
 BROKEN = {"llama4": "no attribute 'image_outputs'"}  # unpatched, every forward raises in some versions of transformers
 SUPPORTED = [kind for kind in model_types() if kind not in REFUSED and kind not in BROKEN]
@@ -68,6 +71,20 @@ def test_a_loop_of_the_callers_own_where_forward_forgets_its_delta() -> None:
 def test_original_positions_are_refused_where_generate_drops_them(kind: str) -> None:
     with pytest.raises(tokscale.ArgumentError, match=f'positions="original": {kind} passes no position ids'):
         tokscale.patch(case(kind).model, "uniform", num_tokens=3, positions="original")
+
+
+def test_pixels_by_every_name_that_forward_has() -> None:
+    """fuyu: `get_image_features` takes pixel_values, `forward` image_patches, and in some versions both."""
+    one = case("fuyu")
+    batch = one.prompt(TWO)
+    (given,) = set(batch.inputs) & set(PIXELS["image"])
+    logits = []
+    for name in set(PIXELS["image"]) & set(inspect.signature(one.model.forward).parameters):
+        inputs = {name if k == given else k: v for k, v in batch.inputs.items()}
+        with one.patch() as handle, torch.no_grad():
+            logits.append(one.model(**inputs).logits)
+            assert [image.k for image in handle.last.images] == [K, K]
+    assert all(torch.equal(each, logits[0]) for each in logits)
 
 
 def test_deepstack_in_pairs_of_layer_and_container() -> None:

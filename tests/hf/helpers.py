@@ -10,7 +10,6 @@ None of it uses `tokscale.hf`. The references say what a patched model must comp
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from tests.hf.versions import cache_of, encodes_first, with_cache
 from tests.tiny_models import SPECIAL, Family, Prompt, module
 from tokscale import Compressed, TokenCompressor
 
@@ -215,11 +215,6 @@ def short_prompt(family: Family, model: Any, batch: Prompt, compressor: TokenCom
     return inputs
 
 
-def encodes_first(model: nn.Module) -> bool:
-    """Whether forward takes encoder outputs ready made, and generate therefore encodes once before anything else."""
-    return "mm_encoder_outputs" in inspect.signature(model.forward).parameters
-
-
 @contextlib.contextmanager
 def ready(model: nn.Module, short: dict[str, Any], batch: Prompt) -> Iterator[dict[str, Any]]:
     """What `short_prompt` made of a batch of one row, as this model takes it.
@@ -254,17 +249,6 @@ def continued(family: Family, inputs: dict[str, Any], token: Tensor) -> dict[str
     if family.types:
         more[family.types] = torch.cat([inputs[family.types], torch.zeros_like(token)], 1)
     return more
-
-
-def cache_of(output: Any) -> Any:
-    """The cache that a call returned, under its name of this version of transformers."""
-    return output.cache if hasattr(output, "cache") else output.past_key_values
-
-
-def with_cache(model: Any, cache: Any) -> dict[str, Any]:
-    """A cache as an argument of `forward`, under the name that it has there."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model  # of PEFT
-    return {"cache" if "cache" in inspect.signature(inner.forward).parameters else "past_key_values": cache}
 
 
 def pick(logits: Tensor) -> Tensor:
@@ -308,12 +292,3 @@ def own_loop(model: Any, inputs: dict[str, Any], masks: Any = None, steps: int =
 def kept_placeholders(batch: Prompt, keep: Tensor) -> list[list[int]]:
     """How many placeholders of each image are kept, per row."""
     return [[int(keep[r, columns].sum()) for columns in images] for r, images in enumerate(batch.images)]
-
-
-def checkpointing(model: Any, on: bool) -> None:
-    """Switch activation checkpointing, under its name of this version of transformers."""
-    name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    if on:
-        getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
-    else:
-        getattr(model, f"{name}_checkpointing_disable")()

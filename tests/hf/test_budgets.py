@@ -10,20 +10,9 @@ import torch
 from torch import nn
 
 import tokscale
-from tests.hf.helpers import (
-    GREEDY,
-    ROWS,
-    ByNorm,
-    K,
-    encodes_first,
-    forget,
-    forward,
-    generate,
-    kept_placeholders,
-    own_loop,
-    reference,
-)
+from tests.hf.helpers import GREEDY, ROWS, ByNorm, K, forget, forward, generate, kept_placeholders, own_loop, reference
 from tests.hf.together import run_together
+from tests.hf.versions import encodes_first
 from tests.tiny_models import FAMILIES, IMAGE, Family, Prompt, labels_of, module, prompt
 from tokscale.compressors import allocate, content_weights
 from tokscale.hf.features import field_of, flatten

@@ -15,13 +15,13 @@ from tests.hf.helpers import (
     ByNorm,
     K,
     Mixer,
-    encodes_first,
     forget,
     generate,
     ready,
     short_prompt,
 )
-from tests.tiny_models import FAMILIES, SPECIAL, Family, alone, prompt
+from tests.hf.versions import encodes_first
+from tests.tiny_models import FAMILIES, IMAGE, SPECIAL, Family, alone, prompt
 
 
 def test_beams_equal_those_of_a_short_prompt(family: Family, model: Any, compressor: Any) -> None:
@@ -43,6 +43,26 @@ def test_beams_equal_those_of_a_short_prompt(family: Family, model: Any, compres
         model.model.__dict__.pop("get_rope_index", None)
     with tokscale.patch(model, compressor, **family.options()):
         assert torch.equal(generate(model, batch.inputs, num_beams=2)[:, -6:], expected)
+
+
+def test_images_are_counted_in_the_prompt_of_the_caller() -> None:
+    """A `generate` that sums placeholders to know which pixels belong to a row (video_llama_3 in some versions)."""
+    family, counted = FAMILIES["llava"], []
+    model = family.model()
+
+    class Sums(type(model)):  # type: ignore[misc]
+        def _get_image_nums_and_video_nums(self, input_ids: Any, inputs_embeds: Any = None) -> Any:
+            return (input_ids == IMAGE).sum(1).tolist(), [0] * len(input_ids)
+
+        def _expand_inputs_for_generation(self, *args: Any, **more: Any) -> Any:
+            counted.append(self._get_image_nums_and_video_nums(more["input_ids"])[0])
+            return super()._expand_inputs_for_generation(*args, **more)
+
+    model.__class__ = Sums
+    batch = prompt(family, RAGGED)
+    with tokscale.patch(model, ByNorm(K)):
+        generate(model, batch.inputs, num_beams=2)
+    assert counted == [(batch.ids == IMAGE).sum(1).tolist()]
 
 
 def test_beams_in_a_padded_batch(family: Family, model: Any, selected: Any) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 import tokscale
-from tests.hf.helpers import ByNorm, Listed, cache_of, forget, forward, generate, kept_placeholders, with_cache
+from tests.hf.helpers import ByNorm, Listed, forget, forward, generate, kept_placeholders
+from tests.hf.versions import cache_of, with_cache
 from tests.tiny_models import FAMILIES, IMAGE, Prompt, prompt
 from tokscale import errors
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from tokscale import CompressorError, UnsupportedModelError
+from tokscale.hf.cutting import entries_are_images
 from tokscale.hf.features import Piece, clone, compressed, entry_lengths, field_of, flatten, refill, repeated
 from tokscale.hf.patches import raster, to_tokens, window_order
 
@@ -131,6 +132,24 @@ def test_rows_repeated_for_beams(name: str) -> None:
     a, b = FLAT[:8], FLAT[8:]
     assert torch.equal(flatten(new.pooler_output)[0], torch.cat([a, a, b, b]))
     assert flatten(new.pooler_output)[1] == [4] * 6
+
+
+@pytest.mark.parametrize("shape", [(12, D), (1, 12, D)])
+def test_one_entry_of_several_rows_repeated_for_beams(shape: tuple[int, ...]) -> None:
+    new = repeated(clone(SimpleNamespace(pooler_output=FLAT.view(shape))), [8, 0, 4], 2).pooler_output
+    a, b = FLAT[:8], FLAT[8:]
+    assert new.shape == (*shape[:-2], 24, D)
+    assert torch.equal(new.view(24, D), torch.cat([a, a, b, b]))
+
+
+def test_several_images_stacked_as_one_are_cut_at_runs() -> None:
+    """The grid tells two images, the container is (1, N, d): hunyuan_vl in some versions of transformers."""
+    host, table = SimpleNamespace(model_type="any"), torch.tensor([[1, 2, 4], [1, 2, 2]])
+    stack = FLAT.view(1, 12, D)
+    assert not entries_are_images(host, "image", stack, {"image_grid_thw": table})
+    assert entries_are_images(host, "image", stack, {"image_grid_thw": table[:1]})
+    assert entries_are_images(host, "image", stack, {})
+    assert entries_are_images(host, "image", [FLAT[:8], FLAT[8:]], {"image_grid_thw": table})
 
 
 # patches

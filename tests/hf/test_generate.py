@@ -12,7 +12,6 @@ from tests.hf.helpers import (
     RAGGED,
     TWO,
     K,
-    cache_of,
     close,
     continued,
     forget,
@@ -23,8 +22,8 @@ from tests.hf.helpers import (
     pick,
     recomputed,
     reference,
-    with_cache,
 )
+from tests.hf.versions import cache_of, with_cache
 from tests.tiny_models import (
     Family,
     Prompt,

@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 import tokscale
-from tests.hf.helpers import checkpointing, forget, forward, generate
+from tests.hf.helpers import forget, forward, generate
 from tests.hf.notes import Notes, noted
+from tests.hf.versions import checkpointing
 from tests.tiny_models import FAMILIES, Family, Prompt, alone, module, prompt
 from tokscale.hf.attention import Tap
 

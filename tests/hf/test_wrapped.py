@@ -17,7 +17,6 @@ from tests.hf.helpers import (
     ByNorm,
     K,
     Mixer,
-    checkpointing,
     forget,
     forward,
     generate,
@@ -25,6 +24,7 @@ from tests.hf.helpers import (
     reference,
 )
 from tests.hf.lent import Lent
+from tests.hf.versions import checkpointing
 from tests.tiny_models import FAMILIES, Family, labels_of, module, prompt
 
 
