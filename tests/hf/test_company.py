@@ -41,7 +41,7 @@ def test_two_threads_on_one_model(llava: Any) -> None:
 
 
 def test_threads_that_collect_importance(llava: Any) -> None:
-    """Both switch the attention of one tower; the slower one must find it switched until it is done."""
+    """Both tap one layer; the slower one must find it tapped until it is done."""
 
     class Wants(ByNorm):
         needs = frozenset({"importance"})

@@ -11,7 +11,8 @@ from torch import Tensor
 import tokscale
 from tests.hf.helpers import ByNorm, forward, generate
 from tests.hf.notes import Notes, noted
-from tests.tiny_models import END, FAKE, FAMILIES, GLOBAL, IMAGE, NEWLINE, TEXT, Family, Prompt, alone, module, prompt
+from tests.tiny_models import END, FAKE, FAMILIES, GLOBAL, IMAGE, NEWLINE, TEXT, Family, Prompt, alone, prompt
+from tokscale.hf import tap
 
 K = 3
 
@@ -26,20 +27,19 @@ def model(family: Family) -> Any:
     return family.model()
 
 
-def test_nothing_is_collected_unasked(family: Family, model: Any) -> None:
-    """Neither passed on nor worked for: the tower's attention setting is never touched, and ids are embedded once."""
+def test_nothing_is_collected_unasked(family: Family, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither passed on nor worked for: no layer of the tower is tapped, and ids are embedded once."""
     batch, touched, passed = prompt(family, [[2, "image", 3, "image", 2]]), [], []
-    tower, compressor = module(model, family.tower), ByNorm(K)
+    compressor = ByNorm(K)
     guarded = compressor.compress
     compressor.compress = lambda tokens, **context: (passed.append(context), guarded(tokens, **context))[1]
-    tower.set_attn_implementation = lambda *_: touched.append("tower")
+    monkeypatch.setattr(tap, "_View", lambda *_: touched.append("tower"))
     hook = model.get_input_embeddings().register_forward_hook(lambda *_: touched.append("embedding"))
     try:
         with tokscale.patch(model, compressor, **family.options()):
             forward(model, batch.inputs)
     finally:
         hook.remove()
-        del tower.set_attn_implementation
     assert touched == ["embedding"]  # the original's own
     assert passed
     assert all(value is None for context in passed for value in context.values())

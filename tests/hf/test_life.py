@@ -56,7 +56,7 @@ def test_given_back_after_use(family: Family, model: Any) -> None:
 
 
 def test_given_back_after_collecting_context(family: Family, model: Any) -> None:
-    """Importance, where the family has it, is collected by switching the tower's attention; that is undone."""
+    """Importance, where the family has it, is collected by a view of the tapped layer's config; it is undone."""
 
     class Wants(ByNorm):
         needs = frozenset({"text", "importance"} if family.name != "llava_next" else {"text"})
@@ -240,35 +240,35 @@ def test_a_patched_model_is_freed(llava: Any) -> None:
     assert gone() is None
 
 
-def test_an_interruption_while_the_tower_is_switched(llava: Any) -> None:
-    """The tower's attention is changed, then Ctrl-C: nothing is left switched, and a later setting is the user's."""
+def test_an_interruption_while_the_tower_is_tapped(llava: Any) -> None:
+    """Ctrl-C in the tapped layer: every part has its own config again, and a later setting is the user's."""
 
     class Wants(ByNorm):
         needs = frozenset({"importance"})
 
     batch = prompt(FAMILIES["llava"], ROWS)
     tower = module(llava, FAMILIES["llava"].tower)
-    switch = tower.set_attn_implementation
+    tapped = module(tower, "encoder.layers.0.self_attn")
+    assert tapped.config is tower.config
 
-    def interrupted(name: str) -> None:
-        switch(name)
-        if name.startswith("tokscale"):
-            raise KeyboardInterrupt
+    def interrupted(part: Any, _: Any) -> None:
+        assert part.config is not tower.config  # a view of it
+        raise KeyboardInterrupt
 
     with tokscale.patch(llava, Wants(K)):
-        tower.set_attn_implementation = interrupted
+        hook = tapped.register_forward_pre_hook(interrupted)
         try:
             with pytest.raises(KeyboardInterrupt):
                 forward(llava, batch.inputs)
         finally:
-            del tower.set_attn_implementation
-        assert tower.config._attn_implementation == "sdpa"
+            hook.remove()
+        assert all(part.config is tower.config for part in tower.modules() if hasattr(part, "config"))
         try:
-            switch("eager")
+            tower.set_attn_implementation("eager")
             forward(llava, batch.inputs)
-            assert tower.config._attn_implementation == "eager"
+            assert tower.config._attn_implementation == tapped.config._attn_implementation == "eager"
         finally:
-            switch("sdpa")
+            tower.set_attn_implementation("sdpa")
 
 
 def test_integer_weights_do_not_name_the_dtype() -> None:

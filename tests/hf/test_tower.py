@@ -14,7 +14,7 @@ from tests.hf.helpers import forget, forward, generate
 from tests.hf.notes import Notes, noted
 from tests.hf.versions import checkpointing
 from tests.tiny_models import FAMILIES, Family, Prompt, alone, module, prompt
-from tokscale.hf.attention import Tap
+from tokscale.hf.tap import Tap
 
 K = 3
 

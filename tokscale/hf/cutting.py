@@ -15,6 +15,7 @@ from .compress import Budgets
 from .features import field_of, flatten
 from .host import PIXELS, Host
 from .images import Image, cut, join_runs, presized, runs_of
+from .shapes import merge_of, picture_sizes, token_grids
 
 if TYPE_CHECKING:
     from .handle import PatchHandle
@@ -157,31 +158,11 @@ def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image],
     """Return the token grid of each image, (h, w) or (t, h, w), or None where its tokens are no rectangle."""
     if host.model_type in families.NO_GRID:
         return [None] * len(images)
-    table = named.get(f"{modality}_grid_thw")
-    if isinstance(table, Tensor):
-        vision = getattr(host.config, "vision_config", None)
-        merge = getattr(vision, "spatial_merge_size", None) or getattr(vision, "merge_size", None) or 1
-        sizes: list[Any] = [(t, h // merge, w // merge) for t, h, w in table.tolist()]
+    sizes = picture_sizes(modality, named)
+    if sizes is not None:
         if frames:
             sizes = [(1, h, w) for t, h, w in sizes for _ in range(t)]
-        if modality == "image":
-            sizes = [(h, w) if t == 1 else (t, h, w) for t, h, w in sizes]
-        return _fitting(sizes, images)
-    table = named.get("image_sizes")
-    patch = None if table is None else getattr(getattr(host.config, "vision_config", None), "patch_size", None)
-    if isinstance(patch, int):
-        merge = getattr(host.config, "spatial_merge_size", 1)
-        sizes = [(int(h) // patch // merge, int(w) // patch // merge) for h, w in Tensor(table).tolist()]
-        return _fitting(sizes, images)
-    table = named.get("spatial_shapes")
-    if table is not None:
-        factor = getattr(host.config, "downsample_factor", 1)
-        return _fitting([(h // factor, w // factor) for h, w in table.tolist()], images)
+        found = token_grids(sizes, [image.n for image in images], merge_of(host))
+        return [grid[1:] if grid and grid[0] == 1 and modality == "image" else grid for grid in found]
     sides = [math.isqrt(image.n) if image.tile and modality == "image" else 0 for image in images]
     return [(side, side) if side and side * side == image.n else None for side, image in zip(sides, images)]
-
-
-def _fitting(sizes: list[Any], images: list[Image]) -> list[Grid]:
-    if len(sizes) != len(images):
-        return [None] * len(images)
-    return [size if math.prod(size) == image.n else None for size, image in zip(sizes, images)]

@@ -57,8 +57,12 @@ NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes
     "hyperclovax_vision_v2",
 }
 FORGETS_DELTA = frozenset({"hunyuan_vl"})  # forward with a cache counts columns and leaves its rope_deltas out
-NO_GRID = frozenset(  # newline features: no rectangle
-    {"llava_next", "llava_onevision", "llava_next_video", "granite4_vision"}
+NO_GRID = frozenset(
+    {"llava_next", "llava_onevision", "llava_next_video", "granite4_vision", "hunyuan_vl", "hy_v4_vl"}  # newlines
+    | {"unlimited_ocr", "emu3"}  # newlines
+    | {"aria", "blip-2", "instructblip", "idefics2", "deepseek_ocr2"}  # queries
+    | {"molmo2", "florence2"}  # an overview, and more of the same picture
+    | {"fuyu"}  # its pictures have any shape, and no argument says which
 )
 
 
@@ -105,25 +109,60 @@ def join_of(model_type: str, processor: Any) -> Join | None:
     return Join(*(frozenset(ids) for ids in found))
 
 
-# How patches become tokens (`patches.token_importance`); families that are not named have no map.
-IMPORTANCE = {
-    "llava": "same",
-    "vipllava": "same",
-    "qwen2_vl": "consecutive",
-    "qwen3_vl": "consecutive",
-    "qwen2_5_vl": "window",
-    "internvl": "raster",
-    "gemma3": "raster",
-    "idefics3": "raster",
-    "smolvlm": "raster",
+# How patches become tokens (`patches.to_tokens`). tests/hf/test_maps.py differentiates the features of every row.
+_CONSECUTIVE = (
+    "qwen2_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe qwen3_omni_moe_thinker qwen4_exp glm4v glm4v_moe glm46v glm_ocr "
+    "glmga glm5_next video_llama_3 ernie4_5_vl_moe cosmos3_omni cosmos3_edge cohere_compass dots3_note lfm3_vl "
+    "minimax_m3_vl inkling2 inkling2_loop"
+)
+_RASTER = (
+    "mistral3 mistral_large4 lighton_ocr lfm2_vl kimi_k25 gemma4 minicpmv4_6 minicpmv4_7 minicpm_ocr paddleocr_vl "
+    "muse_glimmer muse_spark nemotron_h_omni internvl qianfan_ocr llama4 gemma3 shieldgemma2 t5gemma2 idefics3 smolvlm "
+    "granite_docling cohere2_vision aya_vision"
+)
+_SAME = "llava vipllava video_llava paligemma ovis2 deepseek_vl deepseek_vl_hybrid janus"
+_KINDS = {
+    "consecutive": _CONSECUTIVE,
+    "window": "qwen2_5_vl qwen2_5_omni_thinker exaone4_5 hyperclovax_vision_v2",
+    "raster": _RASTER,
+    "same": _SAME,
+    "pooled": "molmo2",
 }
+IMPORTANCE = {model_type: kind for kind, names in _KINDS.items() for model_type in names.split()}
+CLS_LAST = frozenset({"llama4"})  # [CLS] stands behind the patches
+
+_NEWLINES = "newline features between the rows"
+_UNPADDED = "padding cut off, newline features"
+_QUERIES = "its tokens are learned queries"
+_VQ = "its tokens come from a tokenizer of pictures made of convolutions"
+_TIMM = "its tower is a timm model, which does not use the attention interface"
+_OWN = "its encoder does not use the attention interface"
+_NONE = "it has no tower, pixels go straight into the language model"
 
 NO_IMPORTANCE = {  # model type -> why
-    "llava_next": "padding cut off, newline features",
-    "llava_onevision": "padding cut off, newline features",
-    "llava_next_video": "padding cut off, newline features",
-    "blip-2": "its tokens are learned queries",
-    "instructblip": "its tokens are learned queries",
-    "aria": "its tokens are learned queries",
-    "got_ocr2": "its encoder does not use the attention interface",
+    "llava_next": _UNPADDED,
+    "llava_onevision": _UNPADDED,
+    "llava_next_video": _UNPADDED,
+    "hunyuan_vl": _NEWLINES,
+    "hy_v4_vl": _NEWLINES,
+    "unlimited_ocr": f"{_NEWLINES}, from two encoders one after the other",
+    "blip-2": _QUERIES,
+    "instructblip": _QUERIES,
+    "aria": _QUERIES,
+    "idefics2": _QUERIES,
+    "granite4_vision": _QUERIES,
+    "deepseek_ocr2": _QUERIES,
+    "got_ocr2": _OWN,
+    "pp_chart2table": _OWN,
+    "florence2": _OWN,
+    "inkling_mm_model": "its encoder has no attention",
+    "step3p7": "each is made by convolutions from patches that others are made from too",
+    "fast_vlm": _TIMM,
+    "gemma3n": _TIMM,
+    "perception_lm": _TIMM,
+    "chameleon": _VQ,
+    "emu3": _VQ,
+    "apertus1p5": _VQ,
+    "fuyu": _NONE,
+    "gemma4_unified": _NONE,
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._checks import suggestion
 from ..errors import ArgumentError, PatchError
 from . import families
-from .attention import Encoded, Recorder, of_tokens
+from .attention import Encoded, Recorder
 from .compress import Budget, Budgets, check_allocate, check_budget, with_budget
 from .cutting import encode
 from .features import field_of, flatten
@@ -149,7 +149,7 @@ class PatchHandle:
                     encoded[modality] = encode(self._host, modality, named)
                 features, _ = flatten(getattr(encoded[modality], field_of(encoded[modality])))
                 for tap in taps:
-                    found = of_tokens(tap, self._host, modality, named, len(features))
+                    found = self._recorder.of_tokens(tap, self._host, modality, named, len(features))
                     encoded.noted.setdefault(tap.what, {})[modality] = found
             else:
                 encoded[modality] = encode(self._host, modality, named)

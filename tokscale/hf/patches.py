@@ -1,4 +1,8 @@
-"""From patches to tokens: the mean over the patches that a token is made of. Pure functions, one per kind of map."""
+"""From patches to tokens: the mean over the patches that a token is made of. Pure functions, one per kind of map.
+
+A tower notes a number or a vector for each patch, sequence by sequence: a picture, a frame of a video, or several
+pictures packed into one. The model makes `block` consecutive or neighbouring patches into one token.
+"""
 
 from __future__ import annotations
 
@@ -9,63 +13,95 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Sizes = Sequence[tuple[int, int, int]]  # frames, height and width of each picture
 
-def to_tokens(kind: str, noted: Sequence[Tensor], tokens: int, config: Any, grid_thw: Any) -> Tensor | None:
-    """Return (tokens, ...) from the (b, patches, ...) of each call of the tapped layer, or None if they do not fit.
+
+def to_tokens(
+    kind: str,
+    noted: Sequence[Tensor],
+    tokens: int,
+    sizes: Sizes | None,
+    *,
+    cls: int | None = None,
+    prefix: int = 0,
+    vision: Any = None,
+    pooling: Tensor | None = None,
+) -> Tensor | None:
+    """Return (tokens, ...) from the (patches, ...) of each sequence of the tapped layer, or None if they do not fit.
 
     Args:
-        kind: "same" (a patch is a token), "raster" (blocks of a square picture), "consecutive" (runs of patches),
-            "window" (runs of patches, in the order of attention windows).
-        noted: per call of the layer, a number or a vector for each patch.
+        kind: "same" (a patch is a token), "raster" (square blocks of a picture), "consecutive" (runs of patches),
+            "window" (runs of patches, in the order of attention windows), "pooled" (as `pooling` says).
+        noted: per sequence, a number or a vector for each patch, without padding.
         tokens: features in all.
-        config: the model's, for window sizes.
-        grid_thw: (images, 3) patches in time, height and width, where the model has them.
+        sizes: of each picture, in any unit of length; None where every sequence is a square picture.
+        cls: where in a sequence [CLS] stands, 0 or -1; None for nowhere.
+        prefix: rows of each sequence that are no patches: [CLS], registers. A model may yet make tokens of them.
+        vision: the tower's config, for window sizes.
+        pooling: (tokens, most patches) numbers of patches, negative for none.
     """
-    if not noted or not tokens:
+    total = sum(len(part) for part in noted)
+    if not tokens or total < tokens:
         return None
-    if kind in ("consecutive", "window"):
-        flat = torch.cat([part.flatten(0, 1) for part in noted])
-        if len(flat) % tokens:
-            return None
-        grouped = flat.unflatten(0, (tokens, -1)).mean(1)
-        if kind == "consecutive":
+    if kind == "pooled":
+        return None if pooling is None or len(pooling) != tokens else _pooled(torch.cat(list(noted)), pooling)
+    left = total - prefix * len(noted)
+    if prefix and left and left % tokens == 0:
+        noted, total = [part[:-prefix] if cls == -1 else part[prefix:] for part in noted], left
+    if total % tokens:
+        return None
+    block, flat = total // tokens, torch.cat(list(noted))
+    if kind in ("same", "consecutive", "window"):
+        grouped = flat.unflatten(0, (tokens, block)).mean(1)
+        if kind != "window":
             return grouped
-        order = window_order(grid_thw.tolist(), config.vision_config)
-        return grouped[order.argsort().to(grouped.device)] if len(order) == tokens else None
-    if len({part.shape[1] for part in noted}) > 1:
+        order = None if sizes is None else window_order(scaled(sizes, tokens), vision)
+        return grouped[order.argsort().to(grouped.device)] if order is not None and len(order) == tokens else None
+    grids, side = scaled(sizes or [(1, 1, 1)] * len(noted), tokens), math.isqrt(block)
+    if side * side != block or sum(map(math.prod, grids)) != tokens:
         return None
-    rows = torch.cat(list(noted))  # pictures, patches
-    per_picture = tokens // len(rows)
-    if kind == "same":
-        return rows[:, rows.shape[1] - per_picture :].flatten(0, 1)  # a [CLS] row in front is no token
-    return raster(rows, per_picture)
+    pictures = flat.split([math.prod(grid) * block for grid in grids])
+    return torch.cat([raster(picture, grid, side) for picture, grid in zip(pictures, grids)])
 
 
-def raster(rows: Tensor, tokens: int) -> Tensor | None:
-    """Return the mean over square blocks of square pictures, (pictures * tokens, ...); a [CLS] row is left out."""
-    side = math.isqrt(rows.shape[1])
-    rows = rows[:, rows.shape[1] - side * side :]
-    across = math.isqrt(tokens)
-    if across * across != tokens or side % across:
-        return None
-    return rows.unflatten(1, (across, side // across, across, side // across)).mean((2, 4)).flatten(0, 2)
+def scaled(sizes: Sizes, tokens: int) -> list[tuple[int, int, int]]:
+    """Return pictures of the same shapes with that many tokens in all; (0, 0, 0) where a side would be no integer."""
+    area = sum(map(math.prod, sizes))
+    grids = []
+    for t, h, w in sizes:
+        # both sides by sqrt(tokens / area): h' = h sqrt(tokens / area)
+        rows, columns = math.isqrt(h * h * tokens // area), math.isqrt(w * w * tokens // area)
+        whole = rows * rows * area == h * h * tokens and columns * columns * area == w * w * tokens
+        grids.append((t, rows, columns) if whole else (0, 0, 0))
+    return grids
 
 
-def window_order(grid_thw: Sequence[Sequence[int]], vision: Any) -> Tensor:
+def raster(patches: Tensor, grid: tuple[int, int, int], side: int) -> Tensor:
+    """Return the mean over blocks of side x side patches of a picture of t x h x w tokens, (t h w, ...)."""
+    t, h, w = grid
+    return patches.unflatten(0, (t, h, side, w, side)).mean((2, 4)).flatten(0, 2)
+
+
+def _pooled(patches: Tensor, pooling: Tensor) -> Tensor:
+    """Return the mean over the patches that each row of `pooling` names."""
+    real = pooling >= 0
+    share = real / real.sum(1, keepdim=True).clamp(min=1)
+    return torch.einsum("tk,tk...->t...", share.to(patches.dtype), patches[pooling.clamp(min=0)])
+
+
+def window_order(grids: Sizes, vision: Any) -> Tensor:
     """Return which token (row-major within its picture) stands at each place when windows are visited one by one.
 
     A picture of h x w tokens is cut into windows of `window_size // (merge * patch)` tokens a side, from the top left;
     those at the edges are smaller.
     """
-    merge = vision.spatial_merge_size
-    side = vision.window_size // merge // vision.patch_size
+    side = vision.window_size // vision.spatial_merge_size // vision.patch_size
     order, first = [], 0
-    for t, h, w in grid_thw:
-        h, w = h // merge, w // merge
+    for t, h, w in grids:
         places = torch.arange(t * h * w).view(t, h, w) + first
         for frame in places:
             for top in range(0, h, side):
                 for left in range(0, w, side):
                     order.append(frame[top : top + side, left : left + side].flatten())
         first += t * h * w
-    return torch.cat(order)
+    return torch.cat(order) if order else torch.empty(0, dtype=torch.long)

@@ -1,0 +1,92 @@
+"""From patches to tokens in every family of the table: a feature depends on the patches that the map gives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import tokscale
+from tests.families.tiny import model_types
+from tests.hf.derivative import PROBES, Tower, by_definition, observe, supports
+from tests.hf.helpers import forget
+from tests.hf.notes import Notes
+from tokscale.hf import families
+from tokscale.hf.attention import _layers, _towers
+from tokscale.hf.features import field_of, flatten
+from tokscale.hf.host import examine
+from tokscale.hf.shapes import _HEIGHT_WIDTH
+from tokscale.hf.twin import Twin
+from tokscale.hf.twin.build import build, features
+
+BROKEN = {"llama4"}  # of these the tower alone runs in this version of transformers
+
+
+@pytest.mark.parametrize("kind", families.IMPORTANCE)
+def test_map(kind: str) -> None:
+    """Two pictures, of two shapes where the family takes them: what is noted, and the grid, against the derivative."""
+    twin = Twin(build(kind), kind)
+    inputs, compressor = twin.prompt([2]), Notes({"importance", "keys"}, {"grid"})
+    pixels = {name: value for name, value in inputs.items() if name not in ("input_ids", "attention_mask")}
+    unit = "tile" if families.has_markers(kind) else "image"
+    with torch.no_grad(), tokscale.patch(twin.model, compressor, unit=unit) as handle:
+        encoded = handle.encode(**inputs)
+        if kind not in BROKEN:
+            twin.model(**{**inputs, **_decoder(twin)}, mm_encoder_outputs=encoded)
+            record = handle.last.images
+    flat, _ = flatten(getattr(encoded["image"], field_of(encoded["image"])))
+    assert torch.equal(flat, torch.cat(features(twin.model, pixels)))  # bitwise what is encoded without a tap
+    probes = sorted({round(i * (len(flat) - 1) / (PROBES - 1)) for i in range(PROBES)} | {1, 2})
+    for tower in _towers(examine(twin.model)):
+        seen = observe(twin.model, _layers(tower), tower, pixels)
+        if any(seen.hidden):
+            break
+    expected = by_definition(seen, seen.read, probes)
+    for what, theirs in expected.items():
+        ours = encoded.noted[what]["image"]
+        assert ours.dtype == torch.float32 and len(ours) == len(flat) and theirs.std() > 0
+        torch.testing.assert_close(ours[probes].double(), theirs.double(), rtol=1e-4, atol=1e-6)
+    if kind not in BROKEN | families.NO_GRID:
+        check_grid(kind, twin, inputs, record, seen)
+
+
+def _decoder(twin: Twin) -> dict[str, Tensor]:
+    return {"decoder_input_ids": torch.full((1, 2), 50)} if twin.encoder_decoder else {}
+
+
+def check_grid(kind: str, twin: Twin, inputs: dict[str, Any], record: Any, seen: Tower) -> None:
+    """Rows are rows: the next token of a row reads the next patches, the next row those below; so do positions."""
+    (h, w), n = record[0].grid, record[0].n
+    assert h * w == n and all(image.grid is not None for image in record)
+    told = any(name in inputs for name in ("image_grid_thw", "image_position_ids", *_HEIGHT_WIDTH))
+    assert [image.grid for image in record] == ([(3, 4), (2, 3)] if told else [(h, h), (h, h)])
+    if families.IMPORTANCE[kind] in ("same", "raster"):
+        first = [rows.nonzero()[:, 0] for rows in supports(seen, seen.read, list(range(n)))]
+        side = round(len(first[0]) ** 0.5)
+        for token, patches in enumerate(first):
+            r, c = divmod(token, w)
+            block = torch.arange(side)[:, None] * w * side + torch.arange(side)
+            assert torch.equal(patches - first[0][0], block.flatten() + (r * w * side + c) * side)
+    elif (rope := examine(twin.model).rope) is not None:
+        forget(twin.model)
+        names = ("attention_mask", "image_grid_thw", "mm_token_type_ids", "moe_mm_token_type_ids")
+        axes = rope(inputs["input_ids"], **{k: v for k, v in inputs.items() if k in names})[0]
+        here = axes[-2:, 0, (inputs["input_ids"][0] == 10).nonzero()[:n, 0]]
+        places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).flatten(1)
+        assert torch.equal(here - here.min(), places)
+
+
+def test_every_model_type_has_a_map_or_a_reason() -> None:
+    known = [set(families.IMPORTANCE), set(families.NO_IMPORTANCE), set(families.REFUSED)]
+    assert sum(map(len, known)) == len(set().union(*known))
+    assert set(model_types()) <= set().union(*known)
+
+
+@pytest.mark.parametrize("kind", ["llava_next", "aria", "perception_lm", "fuyu", "hy_v4_vl"])
+def test_a_family_without_a_map_says_why(kind: str) -> None:
+    text = f"{kind}: importance cannot be mapped to its tokens ({families.NO_IMPORTANCE[kind]}); choose a method that"
+    with pytest.raises(tokscale.errors.UnsupportedModelError) as told:
+        tokscale.patch(build(kind), Notes({"importance"}))
+    assert str(told.value) == f"{text} needs none"

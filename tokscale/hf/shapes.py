@@ -1,0 +1,79 @@
+"""The shapes of the pictures of a call: what grids and sizes say, and the rectangle that the tokens of each make."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from . import families
+from .host import Host
+from .patches import scaled
+
+_HEIGHT_WIDTH = ("image_grid_hw", "spatial_shapes", "target_sizes", "image_sizes")
+_MERGE = ("spatial_merge_size", "merge_size", "merge_kernel_size", "downsample_factor")
+
+
+def picture_sizes(modality: str, named: dict[str, Any]) -> list[tuple[int, int, int]] | None:
+    """Return (frames, height, width) of each picture of a call, in patches, pixels or tokens; None if it is not told.
+
+    The unit is the processor's own: what is read from it are proportions.
+    """
+    table = named.get(f"{modality}_grid_thw")
+    if isinstance(table, Tensor):
+        return [(t, h, w) for t, h, w in table.tolist()]
+    if modality != "image":
+        return None
+    for name in _HEIGHT_WIDTH:
+        if (table := named.get(name)) is not None:
+            return [(1, int(h), int(w)) for h, w in (table.tolist() if isinstance(table, Tensor) else table)]
+    places = named.get("image_position_ids")  # (pictures, patches, 2): column and row, -1 for padding
+    if isinstance(places, Tensor):
+        return [(1, h + 1, w + 1) for w, h in places.amax(1).tolist()]
+    return None
+
+
+def token_grids(
+    sizes: list[tuple[int, int, int]], lengths: list[int], merge: int | None
+) -> list[tuple[int, ...] | None]:
+    """Return the rectangle (t, h, w) that the tokens of each image make, or None where they make none.
+
+    Args:
+        sizes: of each picture, in any unit.
+        lengths: tokens of each image; an image may be several pictures (tiles), which make no rectangle.
+        merge: patches a side that become one token, for sizes of several frames.
+    """
+    if len(sizes) == len(lengths):
+        return [_grid(size, n, merge) for size, n in zip(sizes, lengths)]
+    grids = iter(scaled(sizes, sum(lengths)))
+    found: list[tuple[int, ...] | None] = []
+    for n in lengths:
+        first = grid = next(grids, (0, 0, 0))
+        count = math.prod(grid)
+        while 0 < math.prod(grid) and count < n:
+            grid = next(grids, (0, 0, 0))
+            count += math.prod(grid)
+        if count != n:
+            return [None] * len(lengths)
+        found.append(first if math.prod(first) == n else None)
+    return found
+
+
+def _grid(size: tuple[int, int, int], n: int, merge: int | None) -> tuple[int, ...] | None:
+    """One frame is scaled until it has n tokens; several become `merge` times smaller each, and may become fewer."""
+    t, h, w = size
+    if t > 1 and merge:
+        h, w = h // merge, w // merge
+        return (n // (h * w), h, w) if h * w and n % (h * w) == 0 else None
+    grid = scaled([size], n)[0]
+    return grid if math.prod(grid) == n else None
+
+
+def merge_of(host: Host) -> int | None:
+    """Return how many patches a side become one token, as the config says it."""
+    for config in (host.config, getattr(host.config, "vision_config", None)):
+        for name in _MERGE:
+            if (value := getattr(config, name, None)) is not None:
+                return int(value[0] if isinstance(value, (list, tuple)) else value)
+    return None
