@@ -38,7 +38,7 @@ REFUSED = {  # model type -> why
 # The entry of the container is a tile, or holds all images of a row: images are cut at runs of placeholders.
 TILE_ENTRIES = frozenset(
     {"internvl", "qianfan_ocr", "got_ocr2", "aya_vision", "cohere2_vision", "llama4", "lfm2_vl"}
-    | {"minicpmv4_6", "minicpmv4_7", "minicpm_ocr"}
+    | {"minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "ovis2", "aria", "perception_lm"}
 )
 ROW_ENTRIES = frozenset({"idefics2", "idefics3", "smolvlm", "granite_docling"})
 CUT_AT_RUNS = TILE_ENTRIES | ROW_ENTRIES
@@ -68,21 +68,29 @@ NO_GRID = frozenset(
 
 @dataclass(frozen=True)
 class Join:
-    """Marker ids: `last` precedes an image's last tile, `ends` closes an image, `markers` may stand between tiles."""
+    """Marker ids: `last` precedes an image's last tile and `first` its first, `ends` closes an image, `markers` may
+    stand between tiles."""
 
     last: frozenset[int]
     ends: frozenset[int]
     markers: frozenset[int]
+    first: frozenset[int] = frozenset()
 
 
-_JOINS = {  # model type -> token that precedes the last tile, token that closes an image, tokens between tiles
-    "idefics3": (r"<global-img>", None, r"<fake_token_around_image>|<row_\d+_col_\d+>"),
-    "smolvlm": (r"<global-img>", None, r"<fake_token_around_image>|<row_\d+_col_\d+>"),
-    "granite_docling": (r"<global-img>", None, r"<fake_token_around_image>|<row_\d+_col_\d+>"),
-    "aya_vision": (None, r"<\|END_OF_IMG\|>", r"<\|START_OF_IMG\|>|TILE_\d+|TILE_GLOBAL|<TILE_\d+>|<TILE_GLOBAL>"),
+_FAKE = (r"<global-img>", None, r"<fake_token_around_image>|<row_\d+_col_\d+>", r"<row_1_col_1>")
+_SLICES = (None, None, r"{image_end_token}|{slice_start_token}|{slice_end_token}")
+_JOINS: dict[str, tuple[str | None, ...]] = {  # model type -> `last`, `ends`, `markers`, `first`
+    "idefics3": _FAKE,
+    "smolvlm": _FAKE,
+    "granite_docling": _FAKE,
+    "aya_vision": (None, r"<\|END_OF_IMG\|>", r"TILE_\d+|TILE_GLOBAL|<TILE_\d+>|<TILE_GLOBAL>"),
     "cohere2_vision": (None, r"<\|END_OF_IMG\|>", r"<\|IMG_LINE_BREAK\|>"),
     "llama4": (None, r"<\|image_end\|>", r"<\|image\|>|<\|tile_x_separator\|>|<\|tile_y_separator\|>"),
     "lfm2_vl": (None, r"<\|image_end\|>", r"<\|img_row_\d+_col_\d+\|>|<\|img_thumbnail\|>"),
+    "ovis2": (None, r"<IMG_END>", r"<IMG_GRID>|<IMG_COL>|<IMG_ROW>"),
+    "minicpmv4_6": _SLICES,
+    "minicpmv4_7": _SLICES,
+    "minicpm_ocr": _SLICES,
 }
 _BLANKS = str.maketrans({"Ċ": "\n", "Ġ": " ", "▁": " ", "ĉ": "\t"})  # how byte-level vocabularies write white space
 
@@ -96,17 +104,21 @@ def join_of(model_type: str, processor: Any) -> Join | None:
     """Return the marker ids of a family from its processor, or None for a family without markers."""
     if model_type not in _JOINS or processor is None:
         return None
-    last, ends, markers = (re.compile(pattern) if pattern else None for pattern in _JOINS[model_type])
     tokenizer = getattr(processor, "tokenizer", processor)
-    found: tuple[set[int], set[int], set[int]] = (set(), set(), set())
+
+    def named(match: re.Match[str]) -> str:  # {image_end_token}: as the processor calls it
+        return re.escape(str(getattr(processor, match[1], None) or getattr(tokenizer, match[1], "")))
+
+    patterns = [pattern and re.compile(re.sub(r"\{(\w+)\}", named, pattern)) for pattern in _JOINS[model_type]]
+    found: list[set[int]] = [set() for _ in patterns]
     for token, index in tokenizer.get_vocab().items():
-        for pattern, ids in zip((last, ends, markers), found):
-            if pattern is not None and pattern.fullmatch(token):
+        for pattern, ids in zip(patterns, found):
+            if pattern and pattern.fullmatch(token):
                 ids.add(index)
         if not token.translate(_BLANKS).strip() and "\n" in token.translate(_BLANKS):
             found[2].add(index)
-    found[2].update(found[0])
-    return Join(*(frozenset(ids) for ids in found))
+    found[2].update(found[0], *found[3:])
+    return Join(*map(frozenset, found))
 
 
 # How patches become tokens (`patches.to_tokens`). tests/hf/test_maps.py differentiates the features of every row.

@@ -66,6 +66,7 @@ def join_runs(runs: Sequence[Run], ids: Sequence[Sequence[int]], join: Join) -> 
             before = groups[-1][-1]
             between = row[before.last : run.first]
             closed = before.first > 0 and row[before.first - 1] in join.last
+            closed |= row[run.first - 1] in join.first
             joined = not closed and all(token in join.markers for token in between)  # text belongs to no image
         if joined:
             groups[-1].append(run)
