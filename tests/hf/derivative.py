@@ -102,17 +102,20 @@ def supports(tower: Tower, layer: int, probes: list[int]) -> list[Tensor]:
     return found
 
 
-def by_definition(tower: Tower, layer: int, probes: list[int], heads: str = "mean") -> dict[str, Tensor]:
-    """Importance and keys of the probed tokens, averaged over the patches of each."""
+def by_definition(tower: Tower, layer: int, probes: list[int], cls: int | None = None) -> dict[str, Tensor]:
+    """Importance and keys of the probed tokens, averaged over the patches of each.
+
+    [CLS] stands where a row that is no padding makes no token, or at `cls` where the model makes a token of it too.
+    """
     grads = torch.autograd.grad(directions(tower.features).sum(), tower.hidden[layer], retain_graph=True)
     used = torch.cat([g.reshape(-1, g.shape[-1]).abs().sum(-1) for g in grads]) > 0
     importance, keys, start = [], [], 0
     for weights, key, real in tower.calls[layer]:
         for w, k, mine in zip(weights, key, real):  # h 1+p p; h p e; p
             idle = (~used[start : start + len(mine)] & mine).nonzero()[:, 0].tolist()
-            # one patch that is real and makes no token: [CLS], and its attention is what counts
-            importance.append(w[:, 1 + idle[0] if len(idle) == 1 else 0].mean(0))
-            keys.append(k.mean(0) if heads == "mean" else torch.cat(list(k), -1))
+            row = idle[0] if len(idle) == 1 else cls
+            importance.append(w[:, 0 if row is None else 1 + row].mean(0))  # 0: the mean over queries
+            keys.append(k.mean(0))
             start += len(mine)
     values = {"importance": torch.cat(importance), "keys": torch.cat(keys)}
     return {

@@ -17,9 +17,9 @@ from tokscale.hf import families
 from tokscale.hf.attention import _layers, _towers
 from tokscale.hf.features import field_of, flatten
 from tokscale.hf.host import examine
-from tokscale.hf.shapes import _HEIGHT_WIDTH
+from tokscale.hf.shapes import TABLES
 from tokscale.hf.twin import Twin
-from tokscale.hf.twin.build import build, features
+from tokscale.hf.twin.build import build, features, written
 
 BROKEN = {"llama4"}  # of these the tower alone runs in this version of transformers
 
@@ -38,18 +38,23 @@ def test_map(kind: str) -> None:
             record = handle.last.images
     flat, _ = flatten(getattr(encoded["image"], field_of(encoded["image"])))
     assert torch.equal(flat, torch.cat(features(twin.model, pixels)))  # bitwise what is encoded without a tap
-    probes = sorted({round(i * (len(flat) - 1) / (PROBES - 1)) for i in range(PROBES)} | {1, 2})
-    for tower in _towers(examine(twin.model)):
-        seen = observe(twin.model, _layers(tower), tower, pixels)
-        if any(seen.hidden):
-            break
-    expected = by_definition(seen, seen.read, probes)
-    for what, theirs in expected.items():
-        ours = encoded.noted[what]["image"]
-        assert ours.dtype == torch.float32 and len(ours) == len(flat) and theirs.std() > 0
-        torch.testing.assert_close(ours[probes].double(), theirs.double(), rtol=1e-4, atol=1e-6)
+    seen = check_noted(twin.model, pixels, "image", encoded)
     if kind not in BROKEN | families.NO_GRID:
         check_grid(kind, twin, inputs, record, seen)
+
+
+def check_noted(model: Any, pixels: dict[str, Tensor], modality: str, encoded: Any, cls: int | None = None) -> Tower:
+    """What was noted of a few tokens is what the definition says; returns what the definition saw."""
+    for tower in _towers(examine(model)):
+        seen = observe(model, _layers(tower), tower, pixels, modality)
+        if any(seen.hidden):
+            break
+    probes = sorted({round(i * (len(seen.features) - 1) / (PROBES - 1)) for i in range(PROBES)} | {1, 2})
+    for what, theirs in by_definition(seen, seen.read, probes, cls).items():
+        ours = encoded.noted[what][modality]
+        assert ours.dtype == torch.float32 and len(ours) == len(seen.features) and theirs.std() > 0
+        torch.testing.assert_close(ours[probes].double(), theirs.double(), rtol=1e-4, atol=1e-6)
+    return seen
 
 
 def _decoder(twin: Twin) -> dict[str, Tensor]:
@@ -60,7 +65,7 @@ def check_grid(kind: str, twin: Twin, inputs: dict[str, Any], record: Any, seen:
     """Rows are rows: the next token of a row reads the next patches, the next row those below; so do positions."""
     (h, w), n = record[0].grid, record[0].n
     assert h * w == n and all(image.grid is not None for image in record)
-    told = any(name in inputs for name in ("image_grid_thw", "image_position_ids", *_HEIGHT_WIDTH))
+    told = any(name in inputs for name in ("image_grid_thw", "image_position_ids", *TABLES["image"]))
     assert [image.grid for image in record] == ([(3, 4), (2, 3)] if told else [(h, h), (h, h)])
     if families.IMPORTANCE[kind] in ("same", "raster"):
         first = [rows.nonzero()[:, 0] for rows in supports(seen, seen.read, list(range(n)))]
@@ -76,6 +81,28 @@ def check_grid(kind: str, twin: Twin, inputs: dict[str, Any], record: Any, seen:
         here = axes[-2:, 0, (inputs["input_ids"][0] == 10).nonzero()[:n, 0]]
         places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")).flatten(1)
         assert torch.equal(here - here.min(), places)
+
+
+# a sequence per frame; windows in each; one per video; blocks of 2 x 2; another tower, of whose [CLS] a token is made
+@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen2_5_vl", "minimax_m3_vl", "muse_glimmer", "video_llava"])
+def test_map_of_a_video(kind: str) -> None:
+    model = build(kind)
+    frames = torch.cat([next(iter(written(model, kind, 1 + 3 * i).pixels.values())) for i in range(3)])
+    video = {"pixel_values_videos": frames, "video_grid_thw": torch.tensor([[3, 4, 6]])}
+    if kind == "video_llava":
+        video = {"pixel_values_videos": frames[None]}
+    with torch.no_grad(), tokscale.patch(model, Notes({"importance", "keys"})) as handle:
+        encoded = handle.encode(**video)
+    check_noted(model, video, "video", encoded, cls=0 if kind == "video_llava" else None)
+
+
+def test_tokens_of_several_frames_are_refused() -> None:
+    """kimi_k25 averages a token over the frames: no map is made up."""
+    model = build("kimi_k25")
+    frames = torch.cat([written(model, "kimi_k25", 1 + 3 * i).pixels["pixel_values"] for i in range(3)])
+    says = pytest.raises(tokscale.errors.UnsupportedModelError, match=r"\(72 patches, 6 tokens\)")
+    with tokscale.patch(model, Notes({"importance"})) as handle, says:
+        handle.encode(pixel_values_videos=frames, video_grid_thw=torch.tensor([[3, 4, 6]]))
 
 
 def test_every_model_type_has_a_map_or_a_reason() -> None:

@@ -23,8 +23,14 @@ from tokscale.hf.images import join_runs, runs_of
 from tokscale.hf.twin.build import collate, written
 
 K = 3
-SLICES = dict(image_start_token="<image>", image_end_token="</image>", slice_start_token="<slice>")
-MINICPM = SimpleNamespace(**SLICES, slice_end_token="</slice>", image_token="<unk>", slice_mode=True)
+MINICPM = SimpleNamespace(
+    image_start_token="<image>",
+    image_end_token="</image>",
+    slice_start_token="<slice>",
+    slice_end_token="</slice>",
+    image_token="<unk>",
+    slice_mode=True,
+)
 
 
 def genuine(kind: str, name: str = "replace_image_token") -> Any:

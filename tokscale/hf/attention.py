@@ -16,7 +16,7 @@ from ..errors import UnsupportedModelError
 from . import families
 from .host import Host
 from .patches import to_tokens
-from .shapes import picture_sizes
+from .shapes import merge_of, picture_sizes, tile_size
 from .tap import Tap, check_backend, listening
 
 NOTED = ("importance", "shallow_importance", "keys")  # context that the tower's attention gives
@@ -76,7 +76,7 @@ class Recorder:
         return layers[index]
 
     def _late(self, layers: nn.ModuleList, host: Host, named: dict[str, Any]) -> nn.Module:
-        """Return the last encoder layer that the features are read from; among layers with windows, the last without."""
+        """Return the last layer that the features are read from; among layers with windows, the last without."""
         whole = getattr(self.towers[0].config, "fullatt_block_indexes", None)
         if whole:
             return layers[max(whole)]
@@ -112,6 +112,8 @@ class Recorder:
             picture_sizes(modality, named),
             cls=self.cls,
             prefix=self.prefix,
+            tile=tile_size(modality, named),
+            merge=merge_of(host),
             vision=self.towers[0].config,
             pooling=named.get(f"{modality}_token_pooling"),
         )
@@ -128,10 +130,11 @@ def _towers(host: Host) -> list[Any]:
     found: list[Any] = []
     inside: set[int] = set()
     for module in owner.modules():
-        if id(module) not in inside and type(getattr(module, "config", None)) is wanted:
-            if hasattr(module, "set_attn_implementation"):
-                found.append(module)
-                inside.update(map(id, module.modules()))
+        if id(module) in inside or type(getattr(module, "config", None)) is not wanted:
+            continue
+        if hasattr(module, "set_attn_implementation"):
+            found.append(module)
+            inside.update(map(id, module.modules()))
     return found
 
 

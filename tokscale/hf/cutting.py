@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,8 @@ from .compress import Budgets
 from .features import field_of, flatten
 from .host import PIXELS, Host
 from .images import Image, cut, join_runs, presized, runs_of
-from .shapes import merge_of, picture_sizes, token_grids
+from .patches import scaled
+from .shapes import merge_of, picture_sizes, tile_size, token_grids
 
 if TYPE_CHECKING:
     from .handle import PatchHandle
@@ -164,5 +164,6 @@ def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image],
             sizes = [(1, h, w) for t, h, w in sizes for _ in range(t)]
         found = token_grids(sizes, [image.n for image in images], merge_of(host))
         return [grid[1:] if grid and grid[0] == 1 and modality == "image" else grid for grid in found]
-    sides = [math.isqrt(image.n) if image.tile and modality == "image" else 0 for image in images]
-    return [(side, side) if side and side * side == image.n else None for side, image in zip(sides, images)]
+    tile = tile_size(modality, named) or (1, 1, 1)
+    alone = [image.n if image.tile and modality == "image" else 0 for image in images]
+    return [grid[1:] if n and (grid := scaled([tile], n)[0])[0] else None for n in alone]

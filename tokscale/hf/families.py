@@ -123,8 +123,8 @@ def join_of(model_type: str, processor: Any) -> Join | None:
 
 # How patches become tokens (`patches.to_tokens`). tests/hf/test_maps.py differentiates the features of every row.
 _CONSECUTIVE = (
-    "qwen2_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe qwen3_omni_moe_thinker qwen4_exp glm4v glm4v_moe glm46v glm_ocr "
-    "glmga glm5_next video_llama_3 ernie4_5_vl_moe cosmos3_omni cosmos3_edge cohere_compass dots3_note lfm3_vl "
+    "qwen2_vl qwen3_vl qwen3_vl_moe qwen3_5 qwen3_5_moe qwen3_omni_moe_thinker qwen4_exp glm4v glm4v_moe glm46v "
+    "glm_ocr glmga glm5_next video_llama_3 ernie4_5_vl_moe cosmos3_omni cosmos3_edge cohere_compass dots3_note lfm3_vl "
     "minimax_m3_vl inkling2 inkling2_loop"
 )
 _RASTER = (

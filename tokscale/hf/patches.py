@@ -24,6 +24,8 @@ def to_tokens(
     *,
     cls: int | None = None,
     prefix: int = 0,
+    tile: tuple[int, int, int] | None = None,
+    merge: int | None = None,
     vision: Any = None,
     pooling: Tensor | None = None,
 ) -> Tensor | None:
@@ -34,9 +36,10 @@ def to_tokens(
             "window" (runs of patches, in the order of attention windows), "pooled" (as `pooling` says).
         noted: per sequence, a number or a vector for each patch, without padding.
         tokens: features in all.
-        sizes: of each picture, in any unit of length; None where every sequence is a square picture.
+        sizes: of each picture, in any unit of length; None where every sequence is a picture of size `tile`.
         cls: where in a sequence [CLS] stands, 0 or -1; None for nowhere.
         prefix: rows of each sequence that are no patches: [CLS], registers. A model may yet make tokens of them.
+        merge: patches a side that become one token by the config; checked where patches are consecutive.
         vision: the tower's config, for window sizes.
         pooling: (tokens, most patches) numbers of patches, negative for none.
     """
@@ -51,13 +54,18 @@ def to_tokens(
     if total % tokens:
         return None
     block, flat = total // tokens, torch.cat(list(noted))
+    if kind in ("consecutive", "window") and merge and merge * merge != block:
+        return None  # merged over time too
     if kind in ("same", "consecutive", "window"):
         grouped = flat.unflatten(0, (tokens, block)).mean(1)
         if kind != "window":
             return grouped
         order = None if sizes is None else window_order(scaled(sizes, tokens), vision)
         return grouped[order.argsort().to(grouped.device)] if order is not None and len(order) == tokens else None
-    grids, side = scaled(sizes or [(1, 1, 1)] * len(noted), tokens), math.isqrt(block)
+    sizes = sizes or [tile] * len(noted) if tile else sizes
+    if not sizes:
+        return None
+    grids, side = scaled(sizes, tokens), math.isqrt(block)
     if side * side != block or sum(map(math.prod, grids)) != tokens:
         return None
     pictures = flat.split([math.prod(grid) * block for grid in grids])

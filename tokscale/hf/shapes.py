@@ -7,36 +7,42 @@ from typing import Any
 
 from torch import Tensor
 
-from . import families
-from .host import Host
+from .host import PIXELS, Host
 from .patches import scaled
 
-_HEIGHT_WIDTH = ("image_grid_hw", "spatial_shapes", "target_sizes", "image_sizes")
+Size = tuple[int, int, int]  # frames, height, width
+
+TABLES = {
+    "image": ("image_grid_hw", "spatial_shapes", "target_sizes", "image_sizes"),
+    "video": ("target_sizes_videos",),
+}
 _MERGE = ("spatial_merge_size", "merge_size", "merge_kernel_size", "downsample_factor")
 
 
-def picture_sizes(modality: str, named: dict[str, Any]) -> list[tuple[int, int, int]] | None:
-    """Return (frames, height, width) of each picture of a call, in patches, pixels or tokens; None if it is not told.
+def picture_sizes(modality: str, named: dict[str, Any]) -> list[Size] | None:
+    """Return the size of each picture (of each frame, where frames are told apart) of a call, or None if it is untold.
 
-    The unit is the processor's own: what is read from it are proportions.
+    The unit is the processor's own, patches, pixels or tokens: what is read from it are proportions.
     """
     table = named.get(f"{modality}_grid_thw")
     if isinstance(table, Tensor):
         return [(t, h, w) for t, h, w in table.tolist()]
-    if modality != "image":
-        return None
-    for name in _HEIGHT_WIDTH:
+    for name in TABLES[modality]:
         if (table := named.get(name)) is not None:
             return [(1, int(h), int(w)) for h, w in (table.tolist() if isinstance(table, Tensor) else table)]
-    places = named.get("image_position_ids")  # (pictures, patches, 2): column and row, -1 for padding
+    places = named.get(f"{modality}_position_ids")  # (pictures, patches, 2): column and row, -1 for padding
     if isinstance(places, Tensor):
         return [(1, h + 1, w + 1) for w, h in places.amax(1).tolist()]
     return None
 
 
-def token_grids(
-    sizes: list[tuple[int, int, int]], lengths: list[int], merge: int | None
-) -> list[tuple[int, ...] | None]:
+def tile_size(modality: str, named: dict[str, Any]) -> Size | None:
+    """Return the size in pixels of every picture of a call that stacks them, or None."""
+    pixels = next((named[name] for name in PIXELS[modality] if isinstance(named.get(name), Tensor)), None)
+    return (1, *pixels.shape[-2:]) if pixels is not None and pixels.ndim >= 4 else None
+
+
+def token_grids(sizes: list[Size], lengths: list[int], merge: int | None) -> list[tuple[int, ...] | None]:
     """Return the rectangle (t, h, w) that the tokens of each image make, or None where they make none.
 
     Args:
@@ -51,7 +57,7 @@ def token_grids(
     for n in lengths:
         first = grid = next(grids, (0, 0, 0))
         count = math.prod(grid)
-        while 0 < math.prod(grid) and count < n:
+        while math.prod(grid) and count < n:
             grid = next(grids, (0, 0, 0))
             count += math.prod(grid)
         if count != n:
@@ -60,7 +66,7 @@ def token_grids(
     return found
 
 
-def _grid(size: tuple[int, int, int], n: int, merge: int | None) -> tuple[int, ...] | None:
+def _grid(size: Size, n: int, merge: int | None) -> tuple[int, ...] | None:
     """One frame is scaled until it has n tokens; several become `merge` times smaller each, and may become fewer."""
     t, h, w = size
     if t > 1 and merge:

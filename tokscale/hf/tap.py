@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UnsupportedModelError
-from ..ops import attention_importance
+from ..ops import attention_importance, attention_importance_varlen
 
 _PREFIX = "tokscale_"
 
@@ -29,7 +29,8 @@ class Tap:
 
     def __init__(self, what: str, layers: Sequence[nn.Module], cls: int | None, keys_reduce: str) -> None:
         self.what, self.cls, self.keys_reduce = what, cls, keys_reduce
-        self.modules = {id(m): m for layer in layers for m in layer.modules() if hasattr(vars(m).get("config"), "to_dict")}
+        inside = (module for layer in layers for module in layer.modules())
+        self.modules = {id(module): module for module in inside if hasattr(vars(module).get("config"), "to_dict")}
         self.noted: list[Tensor] = []
 
     @torch.no_grad()
@@ -45,9 +46,15 @@ class Tap:
         if mask is not None and mask.is_floating_point():
             mask = mask == 0
         if ends:
-            packed = [part.transpose(1, 2).flatten(0, 1).tensor_split(list(ends)[:-1]) for part in (query, key)]
-            for q, k in zip(*packed):
-                self._sequences(q.transpose(0, 1)[None], k.transpose(0, 1)[None], None, scale)
+            q, k = (part.transpose(1, 2).flatten(0, 1) for part in (query, key))  # total h e
+            bounds = [0, *ends]
+            if self.what != "keys" and self.cls is None:
+                cumulative = torch.tensor(bounds, device=q.device)
+                found = attention_importance_varlen(q, k, cumulative, scale=scale, reduce="mean")
+                self.noted += found.tensor_split(bounds[1:-1])
+                return
+            for start, end in zip(bounds, ends):
+                self._sequences(*(part[start:end].transpose(0, 1)[None] for part in (q, k)), None, scale)
         else:
             self._sequences(query, key, mask if mask is None else mask.bool(), scale)
 
@@ -67,7 +74,7 @@ class Tap:
     def _received(
         self, query: Tensor, key: Tensor, pairs: Tensor | None, real: Tensor | None, scale: float | None
     ) -> Tensor:
-        """Return the attention that each key receives: from [CLS], or from every patch of its picture, mean over heads."""
+        """Return what each key receives: from [CLS], or from every patch of its picture, mean over heads."""
         mask = None if pairs is None else pairs[:, None]
         if self.cls is not None:
             return attention_importance(query, key, rows=self.cls, attn_mask=mask, scale=scale, reduce="mean")
@@ -149,8 +156,7 @@ def check_backend(model_type: str, what: str, tower: Any) -> str:
     if name in ("eager", "sdpa") or "flash" in name:
         return name
     raise UnsupportedModelError(
-        f"{model_type}: {what} is not collected under {name} attention; load the model with "
-        'attn_implementation="sdpa"'
+        f'{model_type}: {what} is not collected under {name} attention; load the model with attn_implementation="sdpa"'
     )
 
 
