@@ -1,4 +1,4 @@
-"""Containers of features, and the way from patches to tokens."""
+"""Containers of features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from tokscale import CompressorError, UnsupportedModelError
 from tokscale.hf.cutting import entries_are_images
 from tokscale.hf.features import Piece, clone, compressed, entry_lengths, field_of, flatten, refill, repeated
-from tokscale.hf.patches import raster, to_tokens, window_order
 
 D = 2
 FLAT = torch.arange(24.0).view(12, D)  # twelve tokens
@@ -150,41 +149,3 @@ def test_several_images_stacked_as_one_are_cut_at_runs() -> None:
     assert entries_are_images(host, "image", stack, {"image_grid_thw": table[:1]})
     assert entries_are_images(host, "image", stack, {})
     assert entries_are_images(host, "image", [FLAT[:8], FLAT[8:]], {"image_grid_thw": table})
-
-
-# patches
-
-
-def test_raster_blocks() -> None:
-    """4 x 4 patches in 2 x 2 tokens: token 0 is the mean of patches 0, 1, 4, 5."""
-    rows = torch.arange(32.0).view(2, 16)
-    assert raster(rows, 4).tolist() == [2.5, 4.5, 10.5, 12.5, 18.5, 20.5, 26.5, 28.5]
-    with_cls = torch.cat([torch.full((2, 1), 99.0), rows], 1)
-    assert torch.equal(raster(with_cls, 4), raster(rows, 4))
-    assert raster(rows, 3) is None
-    assert raster(rows, 9) is None
-
-
-def test_patches_that_are_tokens() -> None:
-    rows = torch.arange(10.0).view(2, 5)
-    assert torch.equal(to_tokens("same", [rows], 10, None, None), rows.flatten())
-    assert to_tokens("same", [rows], 8, None, None).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]  # without [CLS]
-    assert to_tokens("same", [], 8, None, None) is None
-    assert to_tokens("same", [rows, rows[:, :3]], 8, None, None) is None
-
-
-def test_consecutive_patches() -> None:
-    parts = [torch.arange(8.0)[None], torch.arange(8.0, 12)[None]]  # two images, merged 2 x 2
-    assert to_tokens("consecutive", parts, 3, None, None).tolist() == [1.5, 5.5, 9.5]
-    assert to_tokens("consecutive", parts, 5, None, None) is None
-
-
-def test_windows_are_undone() -> None:
-    """4 x 6 patches, merged 2 x 2 to 2 x 3 tokens, windows of 2 x 2 tokens: the first holds tokens 0, 1, 3, 4."""
-    vision = SimpleNamespace(spatial_merge_size=2, window_size=32, patch_size=8)
-    assert window_order([[1, 4, 6]], vision).tolist() == [0, 1, 3, 4, 2, 5]
-    received = [torch.arange(24.0)[None]]  # in window order
-    config = SimpleNamespace(vision_config=vision)
-    found = to_tokens("window", received, 6, config, torch.tensor([[1, 4, 6]]))
-    assert found.tolist() == [1.5, 5.5, 17.5, 9.5, 13.5, 21.5]  # token 2: patches 16-19, as 8-11 stand in token 3
-    assert window_order([[2, 2, 2], [1, 4, 6]], vision).tolist() == [0, 1, 2, 3, 5, 6, 4, 7]

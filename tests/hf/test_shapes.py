@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from tokscale.hf.patches import scaled, to_tokens
+from tokscale.hf.patches import scaled, to_tokens, window_order
 from tokscale.hf.shapes import picture_sizes, tile_size, token_grids
 
 
@@ -95,6 +96,15 @@ def test_a_cls_that_is_a_token() -> None:
     kept: Tensor = torch.arange(5.0)
     assert torch.equal(to_tokens("same", [kept, kept], 10, None, cls=0, prefix=1), torch.cat([kept, kept]))
     assert to_tokens("same", [kept, kept], 8, None, cls=0, prefix=1).tolist() == [1, 2, 3, 4, 1, 2, 3, 4]
+
+
+def test_windows_are_undone() -> None:
+    """2 x 3 tokens, windows of 2 x 2 tokens: the first holds tokens 0, 1, 3, 4."""
+    vision = SimpleNamespace(spatial_merge_size=2, window_size=32, patch_size=8)
+    assert window_order([(1, 2, 3)], vision).tolist() == [0, 1, 3, 4, 2, 5]
+    assert window_order([(2, 1, 1), (1, 2, 3)], vision).tolist() == [0, 1, 2, 3, 5, 6, 4, 7]
+    found = to_tokens("window", [torch.arange(24.0)], 6, [(1, 4, 6)], merge=2, vision=vision)
+    assert found.tolist() == [1.5, 5.5, 17.5, 9.5, 13.5, 21.5]  # token 2: patches 16-19, as 8-11 stand in token 3
 
 
 def test_patches_named_one_by_one() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 import tokscale
 from tests.families import tiny
 from tests.families.case import Case, Spread
+from tests.families.case import case as case_of
 from tests.families.compressed import expected
 from tests.tiny_models import IMAGE, Prompt
 from tokscale.hf import families
@@ -160,7 +161,7 @@ def batch_of(case: Case, kind: str, images: list[int]) -> tuple[Prompt, Vocabula
 @pytest.mark.parametrize("kind", families._JOINS)
 def test_tiles_are_joined(kind: str) -> None:
     """Three tiles are three tokens in all; images side by side are not one; equal to the reference."""
-    case = Case(tiny.family(kind), tiny.build(kind))
+    case = case_of(kind)
     batch, vocabulary, n = batch_of(case, kind, [3, 1, 3])
     join = families.join_of(kind, vocabulary.processor)
     groups = join_runs(runs_of(batch.ids == IMAGE), batch.ids.tolist(), join)
@@ -188,7 +189,7 @@ def test_tiles_are_joined(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(families.TILE_ENTRIES - set(families._JOINS)))
 def test_tiles_of_one_run(kind: str) -> None:
     """Where no marker stands between tiles an image is a run, and no processor is asked for."""
-    case = Case(tiny.family(kind), tiny.build(kind))
+    case = case_of(kind)
     tiles = [written(case.model, kind, 3 * number) for number in range(3)]
     n = tiles[0].ids.count(IMAGE)
     ids = [50, *[IMAGE] * 2 * n, 51, *[IMAGE] * n, 52, 53]
