@@ -225,8 +225,8 @@ TABLE: dict[str, Exceptional] = {
     "glm4v_moe": Exceptional({"text_config.rope_parameters.mrope_section": [1, 1, 2]}),
     "granite_docling": Exceptional({"vision_config.scale_factor": 2, "vision_config.deepstack_visual_indexes": [0]}),
     "llama4": Exceptional({"vision_config.intermediate_size": 256}),
-    "minicpmv4_6": Exceptional({"insert_layer_id": 0}, write="minicpm", batch=False, join={"pixel_values": -1}),
-    "minicpmv4_7": Exceptional({"insert_layer_id": 0}, write="minicpm", batch=False, join={"pixel_values": -1}),
+    "minicpmv4_6": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1}),
+    "minicpmv4_7": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1}),
     "muse_glimmer": Exceptional({"out_hidden_size": 256}),
     "muse_spark": Exceptional(
         {"out_hidden_size": 256, "audio_config.hidden_sizes": [8, 16], "audio_config.depths": [1, 1]}
