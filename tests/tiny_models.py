@@ -28,10 +28,11 @@ class Picture:
 
     ids: list[int]
     pixels: dict[str, Tensor]
+    tokens: int | None = None  # where a placeholder stands for the whole image
 
     @property
     def num_features(self) -> int:
-        return self.ids.count(IMAGE)
+        return self.ids.count(IMAGE) if self.tokens is None else self.tokens
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Family:
     mrope: bool = False
     options: Callable[[], dict[str, Any]] = field(default=dict)  # what tokscale.patch needs to see one image as one
     container: str = "list"  # of get_image_features: a list of (n, d), or one stacked tensor
+    columns: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None  # arguments that depend on ids and pixels
 
     def model(self) -> Any:
         """A fresh copy of the model; building is done once per process."""
@@ -117,6 +119,7 @@ def prompt(
         inputs[family.types] = (input_ids == IMAGE).long()
     if any(pictures):
         inputs.update(family.collate(pictures))
+        inputs.update(family.columns(inputs) if family.columns else {})
     return Prompt(inputs, images)
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tokscale
+from tests.families import crossed
 from tests.families.case import Case, NotApplicable, Spread, near, same
 from tests.families.generation import recomputed
 from tests.families.prompts import ONE, TWO
@@ -56,6 +57,8 @@ def receivers(case: Case, batch: Prompt) -> list[nn.Module]:
 
 def expected(case: Case, batch: Prompt, compressor: Any, *, original: bool = False) -> tuple[Tensor, Tensor]:
     """Logits and kept columns of the unpatched model whose language model was called with gathered arguments."""
+    if "cross_attention_mask" in batch.inputs:
+        return crossed.expected(case, batch, compressor)
     ids = batch.ids
     width, count = ids.shape[1], int((ids == IMAGE).sum())
     inside = receivers(case, batch)

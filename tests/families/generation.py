@@ -53,7 +53,8 @@ def own_loop(case: Case) -> None:
 
     def loop() -> Tensor:
         forget(case.model)
-        tokens = []
+        tokens, seen = [], batch.inputs.get("cross_attention_mask")
+        more = {} if seen is None else {"cross_attention_mask": seen[:, -1:]}
         with torch.no_grad():
             output = case.model(**batch.inputs, use_cache=True)
             if cache_of(output) is None:  # it fills a cache that it is given and makes none
@@ -61,8 +62,8 @@ def own_loop(case: Case) -> None:
                 output = case.model(**batch.inputs, **with_cache(case.model, empty), use_cache=True)
             for _ in range(6):
                 tokens.append(pick(output.logits))
-                more = with_cache(case.model, cache_of(output))
-                output = case.model(input_ids=tokens[-1], **more, use_cache=True)
+                cached = with_cache(case.model, cache_of(output))
+                output = case.model(input_ids=tokens[-1], **cached, use_cache=True, **more)
         return torch.cat(tokens, 1)
 
     batch = case.prompt(TWO)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from tests.tiny_models import Family
+from torch import Tensor
+
+from tests.tiny_models import IMAGE, Family
 from tests.tiny_models import Picture as Written
-from tokscale.hf.twin.build import build, collate, features, names_of, written
+from tokscale.hf.twin.build import build, collate, cross_mask, features, names_of, written
 from tokscale.hf.twin.exceptional import exceptional
 
 __all__ = ["build", "exceptional", "family", "features", "model_types"]
@@ -34,7 +36,10 @@ def family(model_type: str) -> Family:
     @functools.cache
     def picture(number: int) -> Written:
         found = written(probe(), model_type, number)
-        return Written(found.ids, found.pixels)
+        return Written(found.ids, found.pixels, found.tokens)
+
+    def columns(inputs: dict[str, Any]) -> dict[str, Tensor]:
+        return {"cross_attention_mask": cross_mask(inputs["input_ids"], IMAGE, inputs["aspect_ratio_mask"])}
 
     return Family(
         model_type,
@@ -45,5 +50,6 @@ def family(model_type: str) -> Family:
         "",
         types=next((name for name in MODALITY if name in names_of(probe().forward)), None),
         touching=row.touching,
+        columns=columns if "cross_attention_mask" in names_of(probe().forward) else None,
         mrope=any(callable(getattr(type(m), "get_rope_index", None)) for m in probe().modules()),
     )

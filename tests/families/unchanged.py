@@ -18,7 +18,7 @@ def keep_all(case: Case) -> None:
         batch = case.prompt(rows)
         more = {} if case.encoder_decoder else {"labels": labels_of(batch)}
         before, ids = case.forward(batch, **more), case.generate(batch)
-        n = max(len(columns) for images in batch.images for columns in images)
+        n = max(case.family.picture(i).num_features for i in range(sum(map(len, batch.images))))
         for compressor in (Spread(), case.mixer()):
             for budget in (n, 10_000):
                 with case.patch(compressor, num_tokens=budget):

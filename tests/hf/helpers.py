@@ -248,6 +248,8 @@ def continued(family: Family, inputs: dict[str, Any], token: Tensor) -> dict[str
         more["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(token)], 1)
     if family.types:
         more[family.types] = torch.cat([inputs[family.types], torch.zeros_like(token)], 1)
+    if (mask := inputs.get("cross_attention_mask")) is not None:
+        more["cross_attention_mask"] = torch.cat([mask, mask[:, -1:]], 1)
     return more
 
 

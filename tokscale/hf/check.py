@@ -151,7 +151,7 @@ def _exact(twin: Twin) -> None:
             kept = [image.k for image in handle.last.images]  # type: ignore[union-attr]
             _must(kept == [k], f"{kept} tokens kept, {k} asked for")
             if not twin.encoder_decoder:
-                expected = inputs["input_ids"].shape[1] - twin.n + k
+                expected = inputs["input_ids"].shape[1] - (twin.n - k if twin.shrinks else 0)
                 _must(columns == expected, f"{columns} columns of logits, {expected} expected at {k} tokens")
 
 

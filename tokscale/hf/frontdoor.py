@@ -69,7 +69,7 @@ def _expanded(seam: Seam, call: Call, modality: str, args: tuple[Any, ...], kwar
 
 def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     host, generating = handle._host, seam.name == "generate"
-    named = _bind(host.generate_names if generating else host.forward_names, args, kwargs)
+    named = bind(host.generate_names if generating else host.forward_names, args, kwargs)
     if named is None:
         return seam.original(*args, **kwargs)
     if isinstance(named.get("mm_encoder_outputs"), (Tensor, list, tuple)):
@@ -115,7 +115,7 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
     return result
 
 
-def _bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Return all arguments by name, or None for a call that the original will refuse."""
     named = dict(kwargs)
     if len(args) > len(names):

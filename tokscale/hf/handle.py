@@ -107,6 +107,10 @@ class PatchHandle:
             ArgumentError: there are no pixels among the inputs.
         """
         self._living("encode")
+        if self._host.reader is not None:
+            raise ArgumentError(
+                f"encode(): {self._host.model_type} takes no mm_encoder_outputs, so every call encodes; pass the pixels"
+            )
         inputs.pop("mm_encoder_outputs", None)
         found = [m for m in modalities(inputs) if m in self._host.features]
         if not found:

@@ -46,6 +46,7 @@ class Host:
     text_dim: int
     skip: frozenset[str] = frozenset()  # arguments that never hold columns of the prompt
     special: tuple[int, ...] = ()  # ids that are no text
+    reader: nn.Module | None = None  # the language model, where it reads images by cross-attention
     owners: list[tuple[nn.Module, str]] = field(default_factory=list)
 
     @property
@@ -88,12 +89,13 @@ def examine(model: nn.Module) -> Host:
     if model_type in families.REFUSED:
         raise UnsupportedModelError(f"{model_type}: {families.REFUSED[model_type]}")
     features = {m: f for m in PIXELS if (f := _feature_method(model, f"get_{m}_features")) is not None}
-    if "image" not in features or config is None:
+    reader = None if features else _reader(model)
+    if ("image" not in features and reader is None) or config is None:
         raise UnsupportedModelError(
             f"{type(model).__name__} makes no image features; patch() needs an image-text model"
         )
     tokens = {}
-    for modality in features:
+    for modality in features or ("image",):
         for name in (f"{modality}_token_id", f"{modality}_token_index"):
             if isinstance(getattr(config, name, None), int):
                 tokens[modality] = getattr(config, name)
@@ -118,6 +120,7 @@ def examine(model: nn.Module) -> Host:
         if isinstance(getattr(module, "language_projection", None), nn.Module)
     ]
     rope = next((getattr(m, name) for m, name in reversed(owners) if name == "get_rope_index"), None)
+    owners += [] if reader is None else [(reader, "forward")]
     owners = [
         (model, "forward"),
         *([(model, "generate")] if callable(getattr(model, "generate", None)) else []),
@@ -143,6 +146,7 @@ def examine(model: nn.Module) -> Host:
         skip=frozenset(skip - columns),
         special=_special_ids(config),
         owners=owners,
+        reader=reader,
     )
 
 
@@ -161,6 +165,13 @@ def _feature_method(model: nn.Module, name: str) -> FeatureMethod | None:
     return FeatureMethod(
         owners[-1], call, names, tuple(n for n in names if parameters[n].default is inspect.Parameter.empty)
     )
+
+
+def _reader(model: nn.Module) -> nn.Module | None:
+    """Return the language model that takes the states of images and a mask over them, or None."""
+    wanted = {"cross_attention_states", "cross_attention_mask"}
+    parts = [part for module in model.modules() if (part := getattr(module, "language_model", None)) is not None]
+    return next((part for part in parts if wanted <= set(_names(part.forward))), None)
 
 
 def _width(model: nn.Module, config: Any) -> int:

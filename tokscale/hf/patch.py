@@ -11,7 +11,7 @@ from .._checks import one_of, suggestion, unknown_keyword
 from ..compressors import TokenCompressor, create_compressor
 from ..compressors.registry import compressor_class, keywords_of
 from ..errors import ArgumentError, KeywordError, MissingContextError, PatchError, ShapeError
-from . import families, frontdoor
+from . import cross, families, frontdoor
 from .attention import NOTED, Recorder
 from .compress import Budget, check_budget
 from .handle import PatchHandle
@@ -101,9 +101,10 @@ def patch(
             f"{', '.join(sorted(COLLECTED))}); choose a method that needs none"
         )
     handle._recorder = Recorder.find(host, made)
+    rule: Any = frontdoor if host.reader is None else cross
     try:
         for owner, name in host.owners:
-            front = frontdoor.enter if owner is inner and name in ("forward", "generate") else frontdoor.answer
+            front = rule.enter if owner is inner and name in ("forward", "generate") else rule.answer
             handle._installed.append(install(owner, name, handle, front))
         if budget is not None:
             handle.num_tokens = budget
@@ -166,7 +167,7 @@ def _meant(options: dict[str, Any]) -> str:
 
 
 def _unit(host: Host, unit: str) -> str:
-    if unit == "tile" and host.model_type not in families.CUT_AT_RUNS:
+    if unit == "tile" and host.model_type not in families.CUT_AT_RUNS and host.reader is None:
         raise ArgumentError(f'unit="tile": no run of placeholders of {host.model_type} is a tile; use unit="image"')
     if unit == "frame" and "video" not in host.features:
         raise ArgumentError(f'unit="frame": {host.model_type} takes no videos of its own; use unit="image"')

@@ -18,6 +18,11 @@ from .seam import Call, Seam
 def resolve(host: Host, positions: str) -> str:
     """Return `"compact"` or `"original"` for a model, or raise `ArgumentError` where the choice has no meaning."""
     one_of("positions", positions, ("auto", "compact", "original"))
+    if host.reader is not None and positions != "auto":
+        raise ArgumentError(
+            f'positions="{positions}": {host.model_type} reads images by cross-attention, so no token of its prompt '
+            'moves; use "auto"'
+        )
     if host.rope is not None:
         if positions == "compact":
             raise ArgumentError(

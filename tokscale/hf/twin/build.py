@@ -12,17 +12,18 @@ from torch import Tensor, nn
 
 from ..cutting import encode
 from ..features import field_of, flatten
-from ..host import PIXELS, examine
+from ..host import PIXELS, Host, examine
 from .exceptional import exceptional
 from .pictures import pictures
-from .sizes import IMAGE, PAD, ROPE, assign, shrunk
+from .sizes import IMAGE, PAD, ROPE, TEXT, assign, shrunk
 
 
 class Picture(NamedTuple):
-    """One image: `ids` as a processor writes it, and the pixels that the model is given."""
+    """One image: `ids` as a processor writes it, the pixels that the model is given, and its vision tokens."""
 
     ids: list[int]
     pixels: dict[str, Tensor]
+    tokens: int
 
 
 def tiny_config(model_type: str, config: Any = None) -> Any:
@@ -82,6 +83,8 @@ def build(model_type: str, config: Any = None, cls: Any = None) -> nn.Module:
             if parameter.ndim >= 2 or not torch.isfinite(parameter).all() or parameter.abs().max() > 1e4:
                 std = 0.08 if parameter.ndim < 4 else 2 * parameter[0].numel() ** -0.5  # deep convolutions would fade
                 parameter.normal_(0, std, generator=draw)
+            elif parameter.numel() == 1 and not parameter.any():
+                parameter.fill_(0.5)  # a closed gate would hide the image
     if hasattr(model, "generation_config"):
         model.generation_config = GenerationConfig(pad_token_id=PAD, bos_token_id=1, use_cache=True)
         if getattr(small, "is_encoder_decoder", False):
@@ -98,10 +101,28 @@ def names_of(method: Any) -> tuple[str, ...]:
 
 def features(model: nn.Module, pixels: dict[str, Tensor], *, grad: bool = False) -> list[Tensor]:
     """Return what the model makes of the pixels, entry by entry, each (n, d): as the front door encodes them."""
+    host = examine(model)
     with torch.set_grad_enabled(grad):
-        output = encode(examine(model), "image", pixels)
+        if host.reader is not None:
+            return _read(model, host, pixels)
+        output = encode(host, "image", pixels)
     flat, lengths = flatten(getattr(output, field_of(output)))
     return list(flat.split(lengths))
+
+
+def _read(model: Any, host: Host, pixels: dict[str, Tensor]) -> list[Tensor]:
+    """Return the states of each image that the language model is called with, without those that only fill up."""
+    held: dict[str, Any] = {}
+    hook = host.reader.register_forward_pre_hook(  # type: ignore[union-attr]
+        lambda module, args, kwargs: held.update(kwargs), with_kwargs=True
+    )
+    try:
+        model(input_ids=torch.full((len(pixels["pixel_values"]), 1), TEXT), **pixels)
+    finally:
+        hook.remove()
+    states, tiles = held["cross_attention_states"], pixels["aspect_ratio_mask"]
+    images = states.view(*tiles.shape, *states.shape[1:])
+    return [image[used.bool()].flatten(0, 1) for row, mask in zip(images, tiles) for image, used in zip(row, mask)]
 
 
 def written(model: Any, model_type: str, number: int) -> Picture:
@@ -112,7 +133,8 @@ def written(model: Any, model_type: str, number: int) -> Picture:
     """
     row, weight = exceptional(model_type), next(p for p in model.parameters() if p.is_floating_point())
     own = names_of(model.forward)
-    failures, names = [], (*examine(model).features["image"].names, *own)
+    encoder = examine(model).features.get("image")
+    failures, names = [], (*(encoder.names if encoder else ()), *own)
     pixel = next((name for name in PIXELS["image"] if name in own), "pixel_values")
     number = 3 * number if row.alike else number  # sizes repeat after three
     for pixels in pictures(names, model.config, number, row.write, row.size):
@@ -127,7 +149,8 @@ def written(model: Any, model_type: str, number: int) -> Picture:
             failures.append(f"{shapes}: {type(error).__name__}: {str(error)[:120]}")
             continue
         before, after = row.around
-        return Picture([*before, *[IMAGE] * count, *after], fitting)
+        written = count if encoder else 1  # read by cross-attention: a placeholder stands for the image
+        return Picture([*before, *[IMAGE] * written, *after], fitting, count)
     raise RuntimeError("no pixels fit; " + " | ".join(failures))
 
 
@@ -135,6 +158,12 @@ def collate(rows: Sequence[Sequence[Picture]], model_type: str = "") -> dict[str
     """Return the pixels of a batch; tensors of unlike shapes are padded with zeros behind."""
     every, how = [picture for row in rows for picture in row], exceptional(model_type)
     batch = {}
+    if how.by_row:
+        for key in every[0].pixels:
+            none = every[0].pixels[key][0, :0]
+            joined = [torch.cat([none, *(picture.pixels[key][0] for picture in row)]) for row in rows]
+            batch[key] = nn.utils.rnn.pad_sequence(joined, batch_first=True)
+        return batch
     for key in every[0].pixels:
         parts = [picture.pixels[key] for picture in every]
         if key in how.offset:
@@ -151,3 +180,9 @@ def collate(rows: Sequence[Sequence[Picture]], model_type: str = "") -> dict[str
             wide.append(nn.functional.pad(part, pads, value=fill) if any(pads) else part)
         batch[key] = torch.cat(wide)
     return batch
+
+
+def cross_mask(ids: Tensor, image: int, tiles: Tensor) -> Tensor:
+    """Return (B, S, images, tiles): a column sees the image whose placeholder came last, in all its tiles."""
+    number = (ids == image).cumsum(1)[..., None]
+    return (number == torch.arange(1, tiles.shape[1] + 1))[..., None] * tiles[:, None]

@@ -27,6 +27,7 @@ class Exceptional:
     alike: bool = False  # every picture has the size of the first
     offset: dict[str, str] = field(default_factory=dict)  # indices into the patches of another argument, all pictures
     join: dict[str, int] = field(default_factory=dict)  # arguments whose pictures are joined along another axis than 0
+    by_row: bool = False  # axis 0 counts rows of the batch and axis 1 their pictures
 
 
 _BART = {
@@ -176,6 +177,18 @@ TABLE: dict[str, Exceptional] = {
     ),
     "janus": Exceptional({"vq_config.base_channels": 32, "vq_config.channel_multiplier": [1, 1]}),
     "mistral_large4": Exceptional({"text_config.kv_source_layers": [0, 1]}, batch=False),
+    "mllama": Exceptional(
+        {
+            "vision_config.attention_heads": 4,
+            "vision_config.num_global_layers": 1,
+            "vision_config.intermediate_layers_indices": [0, 1],
+            "vision_config.vision_output_dim": 192,
+            "text_config.cross_attention_layers": [1],
+        },
+        write="mllama",
+        around=((), ()),
+        by_row=True,
+    ),
     "molmo2": Exceptional(
         {"adapter_config.vision_feature_layer": [1, 0]}, write="molmo2", offset={"image_token_pooling": "pixel_values"}
     ),

@@ -138,4 +138,16 @@ def _inkling(config: Any, number: int) -> dict[str, Tensor]:
     return {"pixel_values": noise(number, h * w, vision.temporal_patch_size, vision.patch_size, vision.patch_size, 3)}
 
 
-WRITERS = {"inkling2": _inkling2, "inkling": _inkling, "molmo2": _molmo2, "minicpm": _minicpm}
+def _mllama(config: Any, number: int) -> dict[str, Tensor]:
+    """One to three tiles side by side, filled up to as many as an image can have."""
+    vision, tiles = config.vision_config, (2, 1, 3)[number % 3]
+    filled = (torch.arange(vision.max_num_tiles) < tiles).long()
+    pixels = noise(number, 1, 1, vision.max_num_tiles, 3, vision.image_size, vision.image_size)
+    return {
+        "pixel_values": pixels * filled[:, None, None, None],
+        "aspect_ratio_ids": torch.tensor([[vision.supported_aspect_ratios.index([1, tiles]) + 1]]),
+        "aspect_ratio_mask": filled[None, None],
+    }
+
+
+WRITERS = {"inkling2": _inkling2, "inkling": _inkling, "mllama": _mllama, "molmo2": _molmo2, "minicpm": _minicpm}

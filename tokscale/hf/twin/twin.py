@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...errors import ArgumentError, UnsupportedModelError
 from ..host import unwrap
-from .build import build, collate, names_of, written
+from .build import build, collate, cross_mask, names_of, written
 from .sizes import IMAGE, PAD, TEXT, VOCAB
 
 _TYPES = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # what marks image columns with 1
@@ -29,12 +29,18 @@ class Twin:
         self._image, self._vocabulary = image_id, vocabulary
         names = names_of(model.forward)
         self._types = next((name for name in _TYPES if name in names), None)
+        self._crossed = "cross_attention_mask" in names
         self._picture = functools.cache(lambda number: written(self.model, model_type, number))
 
     @property
     def n(self) -> int:
         """Vision tokens of the first picture."""
-        return self._picture(0).ids.count(IMAGE)
+        return self._picture(0).tokens
+
+    @property
+    def shrinks(self) -> bool:
+        """Whether the prompt gets shorter with the image: there is a placeholder per token."""
+        return self._picture(0).ids.count(IMAGE) == self.n
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,6 +86,8 @@ class Twin:
             inputs[self._types] = (input_ids == self._image).long()
         if any(pictures):
             inputs.update(collate(pictures, self.model_type))
+        if self._crossed and any(pictures):
+            inputs["cross_attention_mask"] = cross_mask(input_ids, self._image, inputs["aspect_ratio_mask"])
         return {name: value.to(self.device) for name, value in inputs.items()}
 
     def _words(self, draw: torch.Generator, count: int) -> list[int]:
