@@ -18,6 +18,8 @@ from tests.families.prompts import ONE, TWO
 from tests.tiny_models import IMAGE, Prompt, labels_of
 from tokscale import Compressed
 
+MARKS = "image_embeds_position_mask"
+
 
 def _sliced(value: Any, index: Tensor, width: int, kept: Tensor, count: int) -> Any:
     """An argument at the kept columns: every axis as long as the prompt; a flat axis of all placeholders likewise."""
@@ -36,13 +38,14 @@ def _sliced(value: Any, index: Tensor, width: int, kept: Tensor, count: int) -> 
 
 
 def receivers(case: Case, batch: Prompt) -> list[nn.Module]:
-    """The modules that receive the embeddings of the whole prompt, outermost first."""
+    """The modules that receive the embeddings of the whole prompt, or where images are in it, outermost first."""
     found: list[nn.Module] = []
     width, handles = batch.ids.shape[1], []
+    name = MARKS if MARKS in batch.inputs else "inputs_embeds"
 
     def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        embeds = kwargs.get("inputs_embeds")
-        if isinstance(embeds, Tensor) and embeds.ndim == 3 and embeds.shape[1] == width and module not in found:
+        embeds = kwargs.get(name)
+        if isinstance(embeds, Tensor) and embeds.ndim > 1 and embeds.shape[1] == width and module not in found:
             found.append(module)
 
     for module in case.model.modules():
@@ -76,6 +79,8 @@ def expected(case: Case, batch: Prompt, compressor: Any, *, original: bool = Fal
 
     def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         new = {k: _sliced(v, index, width, chosen, count) for k, v in kwargs.items()}
+        if MARKS in batch.inputs:
+            new["image_embeds"] = kwargs["image_embeds"].flatten(0, 1)[chosen]
         positions = kwargs.get("position_ids")
         if isinstance(positions, Tensor) and positions.ndim <= 2:
             counted = index if original else torch.arange(len(index))

@@ -11,3 +11,4 @@ from typing import Any
 ONE: list[list[Any]] = [[3, "image", 4]]
 TWO: list[list[Any]] = [[2, "image", 3, "image", 2]]
 RAGGED: list[list[Any]] = [[2, "image", 5, "image", 2], [3, "image", 4]]
+SINGLE: list[list[Any]] = [[2, "image", 5], [3, "image", 4]]

@@ -17,7 +17,7 @@ from tokscale.hf.twin.exceptional import exceptional
 
 __all__ = ["build", "exceptional", "family", "features", "model_types"]
 
-MODALITY = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")
+MODALITY = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids", "image_embeds_position_mask")
 
 
 def model_types() -> list[str]:

@@ -53,7 +53,9 @@ def refuse_stale(handle: PatchHandle, named: dict[str, Any], ids: Tensor, cached
     if sizes is None:
         return False
     width = ids.shape[1]
-    if width > 1 and any(bool((ids == token).any()) for token in handle._host.tokens.values()):
+    host = handle._host
+    masks = [host.placeholders(modality, named, ids) for modality in (*host.tokens, *host.masks)]
+    if width > 1 and any(mask is not None and bool(mask.any()) for mask in masks):
         raise kept(cached)
     mask = named.get("attention_mask")
     if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > cached + width:

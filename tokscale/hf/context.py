@@ -98,7 +98,7 @@ class Context:
                     )
                 rows.append(said)
             return torch.stack(rows), True
-        said = ~torch.isin(ids, handle._not_text(ids.device))
+        said = ~torch.isin(ids, handle._not_text(ids.device)) & ~is_image
         mask = self._named.get("attention_mask")
         if isinstance(mask, Tensor) and mask.shape == ids.shape:
             said &= mask.bool()

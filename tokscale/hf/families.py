@@ -15,15 +15,12 @@ _PREFIX = (
 )
 _CROSS = "the image is read by cross-attention, so there is no prompt to shorten; use a model with placeholders"
 _ONE = "image and text are one encoder sequence; there are no vision tokens to compress"
-_MASK = "placeholders are given by image_embeds_position_mask, which patch() does not read yet"
 
 REFUSED = {  # model type -> why
     "git": _PREFIX,
     "blip": _CROSS,
     "pi0": _PREFIX,
     "instructblipvideo": "its generate reads the video in a way of its own, which patch() does not know yet",
-    "kosmos-2": _MASK,
-    "kosmos-2.5": _MASK,
     "idefics": _CROSS,
     "pix2struct": _ONE,
     "udop": _ONE,
@@ -54,6 +51,8 @@ VIDEO_AT_RUNS = frozenset({"video_llava"})  # entries are frames of a video
 NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes no position ids
     "exaone4_5",  # its generate passes none
     "hyperclovax_vision_v2",
+    "kosmos-2",
+    "kosmos-2.5",
 }
 FORGETS_DELTA = frozenset({"hunyuan_vl"})  # forward with a cache counts columns and leaves its rope_deltas out
 NO_GRID = frozenset(
@@ -163,6 +162,8 @@ NO_IMPORTANCE = {  # model type -> why
     "idefics2": _QUERIES,
     "granite4_vision": _QUERIES,
     "deepseek_ocr2": _QUERIES,
+    "kosmos-2": _QUERIES,
+    "kosmos-2.5": _QUERIES,
     "mllama": "its tokens join several layers of the tower",
     "got_ocr2": _OWN,
     "pp_chart2table": _OWN,

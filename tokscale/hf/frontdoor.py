@@ -76,6 +76,8 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         raise UnsupportedInputError(
             'mm_encoder_outputs must be a dict such as {"image": output}, with the whole output'
         )
+    if host.masks and named.get("image_embeds") is not None:
+        raise UnsupportedInputError("image_embeds are features already, which patch() cannot shorten; pass the pixels")
     present = modalities(named)
     if not isinstance(ids := named.get("input_ids"), Tensor):
         if present:
@@ -87,7 +89,9 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         if shortened and not generating and (places := positions.continued(host, named, ids, cached)) is not None:
             return seam.original(**{**named, "position_ids": places})
         return seam.original(*args, **kwargs)
-    masks = {m: ids == host.tokens[m] for m in present if m in host.tokens and m in host.features}
+    found = {m: host.placeholders(m, named, ids) for m in present if m in host.features}
+    masks = {m: mask for m, mask in found.items() if mask is not None}
+    named.update({host.masks[m]: mask.to(named[host.masks[m]].dtype) for m, mask in masks.items() if m in host.masks})
     counts = {m: mask.sum(1).tolist() for m, mask in masks.items()}
     masks = {m: mask for m, mask in masks.items() if any(counts[m])}
     if not masks:
@@ -124,10 +128,11 @@ def bind(names: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) 
         if name in named:
             return None
         named[name] = value
-    if named.get("inputs") is not None:  # generate's name for its first argument
-        if named.get("input_ids") is not None:
+    if named.get("inputs") is not None:  # generate's name for its first argument; its own generate may mean pixels
+        name = "input_ids" if "inputs" in names else "pixel_values"
+        if named.get(name) is not None:
             return None
-        named["input_ids"] = named.pop("inputs")
+        named[name] = named.pop("inputs")
     return named
 
 
@@ -142,6 +147,8 @@ def _arguments(
         pixels = next((named[p] for p in PIXELS[modality] if named.get(p) is not None), None)
         if isinstance(pixels, Tensor):
             call.pixels[modality] = len(pixels)
+    if generating and "image_embeds" in host.generate_names and plan.short is not None:
+        _refuse_beams(handle, named, plan.totals["image"])
     given = named.get("mm_encoder_outputs")
     if plan.short is None and given is None:
         return None, call
@@ -175,6 +182,18 @@ def _count(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     named = seam.__signature__.bind(*args, **kwargs).arguments
     long = call.originals.get("input_ids")
     return seam.original(**named) if long is None else seam.original(**{**named, "input_ids": long})
+
+
+def _refuse_beams(handle: PatchHandle, named: dict[str, Any], totals: list[int]) -> None:
+    """Raise where a model's own `generate` repeats features as if each row had as many."""
+    configs = (named.get("generation_config"), getattr(handle.model, "generation_config", None))
+    for name in ("num_beams", "num_return_sequences"):
+        values = [named.get(name), *(getattr(config, name, None) for config in configs)]
+        if (next((v for v in values if v is not None), None) or 1) > 1 and len(set(totals)) > 1:
+            raise UnsupportedInputError(
+                f"rows keep {totals} image tokens, and under {name} {handle._host.model_type} repeats image features as "
+                "if rows had as many; give each row as many, or generate row by row"
+            )
 
 
 def _merge(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -6,15 +6,17 @@ import inspect
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from ..errors import ArgumentError, UnsupportedModelError
 from . import families
 
 PIXELS = {
-    "image": ("pixel_values", "pixel_values_images", "image_patches"),
+    "image": ("pixel_values", "pixel_values_images", "image_patches", "flattened_patches"),
     "video": ("pixel_values_videos",),
 }
+MASKS = {"image": "image_embeds_position_mask"}  # what says where placeholders are in models without an id for them
 SEAMS = (
     *("forward", "generate", "get_image_features", "get_video_features", "get_rope_index", "inputs_merger"),
     "_get_image_nums_and_video_nums",  # of a generate that repeats pixels for beams: counts images in the prompt
@@ -39,6 +41,7 @@ class Host:
     model_type: str
     features: dict[str, FeatureMethod]
     tokens: dict[str, int]  # modality -> placeholder id
+    masks: dict[str, str]  # modality -> argument that marks placeholders, for models without an id
     forward_names: tuple[str, ...]
     generate_names: tuple[str, ...]
     rope: Any  # the original get_rope_index, or None
@@ -56,6 +59,15 @@ class Host:
     @property
     def encoder_decoder(self) -> bool:
         return bool(getattr(self.config, "is_encoder_decoder", False))
+
+    def placeholders(self, modality: str, named: dict[str, Any], ids: Tensor) -> Tensor | None:
+        """Return (B, S) bool, True at the placeholders of a modality; None where the call does not tell."""
+        if modality in self.tokens:
+            return ids == self.tokens[modality]
+        mask = named.get(self.masks.get(modality, ""))
+        if not isinstance(mask, Tensor) or mask.ndim != 2 or len(mask) != len(ids) or mask.shape[1] > ids.shape[1]:
+            return None
+        return pad(mask.bool(), (0, ids.shape[1] - mask.shape[1]))  # text behind it needs no columns of its own
 
 
 def modalities(named: dict[str, Any]) -> list[str]:
@@ -100,12 +112,13 @@ def examine(model: nn.Module) -> Host:
             if isinstance(getattr(config, name, None), int):
                 tokens[modality] = getattr(config, name)
                 break
-    if "image" not in tokens:
+    forward = _names(model.forward)
+    masks = {m: name for m, name in MASKS.items() if m in features and m not in tokens and name in forward}
+    if "image" not in {**tokens, **masks}:
         raise UnsupportedModelError(
             f"{model_type}: its config names no image_token_id, so there are no placeholders to shorten; use a model "
             "with placeholders"
         )
-    forward = _names(model.forward)
     if "input_ids" not in forward:
         raise UnsupportedModelError(f"{model_type}: its forward takes no input_ids, so there is no prompt to shorten")
     owners = [
@@ -138,6 +151,7 @@ def examine(model: nn.Module) -> Host:
         model_type=model_type,
         features=features,
         tokens=tokens,
+        masks=masks,
         forward_names=forward,
         generate_names=_names(model.generate) if callable(getattr(model, "generate", None)) else (),
         rope=rope,

@@ -81,7 +81,9 @@ def build(model_type: str, config: Any = None, cls: Any = None) -> nn.Module:
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2 or not torch.isfinite(parameter).all() or parameter.abs().max() > 1e4:
-                std = 0.08 if parameter.ndim < 4 else 2 * parameter[0].numel() ** -0.5  # deep convolutions would fade
+                std = (
+                    row.std if parameter.ndim < 4 else 2 * parameter[0].numel() ** -0.5
+                )  # deep convolutions would fade
                 parameter.normal_(0, std, generator=draw)
             elif parameter.numel() == 1 and not parameter.any():
                 parameter.fill_(0.5)  # a closed gate would hide the image

@@ -27,6 +27,7 @@ class Exceptional:
     alike: bool = False  # every picture has the size of the first
     offset: dict[str, str] = field(default_factory=dict)  # indices into the patches of another argument, all pictures
     join: dict[str, int] = field(default_factory=dict)  # arguments whose pictures are joined along another axis than 0
+    std: float = 0.08  # of the weights; more where the attention of learned queries would be flat
     by_row: bool = False  # axis 0 counts rows of the batch and axis 1 their pictures
 
 
@@ -49,6 +50,8 @@ _VQ = {
 }
 _VOCABULARY = {"<image>": 10, "<|image token|>": 10, "<|extra_200|>": 16}
 _SAM = {"output_channels": 32, "num_pos_feats": 16, "window_size": 2, "global_attn_indexes": [1]}
+
+_KOSMOS = {"text_config.layers": 2, "text_config.attention_heads": 4}
 
 TABLE: dict[str, Exceptional] = {
     "apertus1p5": Exceptional(
@@ -237,6 +240,10 @@ TABLE: dict[str, Exceptional] = {
     "gemma4_unified": Exceptional({"vision_config": "default:gemma4_unified_vision"}),
     "glm4v_moe": Exceptional({"text_config.rope_parameters.mrope_section": [1, 1, 2]}),
     "granite_docling": Exceptional({"vision_config.scale_factor": 2, "vision_config.deepstack_visual_indexes": [0]}),
+    "kosmos-2": Exceptional({**_KOSMOS, "latent_query_num": 6}, dtype="float32", std=0.3),
+    "kosmos-2.5": Exceptional(
+        {**_KOSMOS, "latent_query_num": 6, "vision_config.patch_embed_hidden_size": 48}, write="kosmos2_5"
+    ),
     "llama4": Exceptional({"vision_config.intermediate_size": 256}),
     "minicpmv4_6": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1}),
     "minicpmv4_7": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1}),

@@ -138,6 +138,15 @@ def _inkling(config: Any, number: int) -> dict[str, Tensor]:
     return {"pixel_values": noise(number, h * w, vision.temporal_patch_size, vision.patch_size, vision.patch_size, 3)}
 
 
+def _kosmos2_5(config: Any, number: int) -> dict[str, Tensor]:
+    """Patches behind their row and column, which count from 1; filled up to as many as an image can have."""
+    h, w = GRIDS[number % 3]
+    places = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1).view(1, h * w, 2) + 1
+    patches = noise(number, 1, h * w, config.vision_config.patch_embed_hidden_size)
+    flat = torch.cat([places, patches], -1)
+    return {"flattened_patches": torch.nn.functional.pad(flat, (0, 0, 0, 48 - h * w))}
+
+
 def _mllama(config: Any, number: int) -> dict[str, Tensor]:
     """One to three tiles side by side, filled up to as many as an image can have."""
     vision, tiles = config.vision_config, (2, 1, 3)[number % 3]
@@ -150,4 +159,11 @@ def _mllama(config: Any, number: int) -> dict[str, Tensor]:
     }
 
 
-WRITERS = {"inkling2": _inkling2, "inkling": _inkling, "mllama": _mllama, "molmo2": _molmo2, "minicpm": _minicpm}
+WRITERS = {
+    "inkling2": _inkling2,
+    "inkling": _inkling,
+    "kosmos2_5": _kosmos2_5,
+    "mllama": _mllama,
+    "molmo2": _molmo2,
+    "minicpm": _minicpm,
+}

@@ -13,7 +13,12 @@ from ..host import unwrap
 from .build import build, collate, cross_mask, names_of, written
 from .sizes import IMAGE, PAD, TEXT, VOCAB
 
-_TYPES = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids")  # what marks image columns with 1
+_TYPES = (  # what marks image columns with 1
+    "mm_token_type_ids",
+    "token_type_ids",
+    "moe_mm_token_type_ids",
+    "image_embeds_position_mask",
+)
 
 
 class Twin:
