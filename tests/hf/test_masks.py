@@ -95,9 +95,7 @@ def test_beams_over_rows_that_keep_unlike_numbers() -> None:
         kosmos.generate(batch)
         for name in ("num_beams", "num_return_sequences"):
             more = {"do_sample": True} if name != "num_beams" else {}
-            with pytest.raises(
-                tokscale.UnsupportedInputError, match=rf"rows keep \[2, 4\] image tokens, and under {name}"
-            ):
+            with pytest.raises(tokscale.UnsupportedInputError, match=rf"rows keep \[2, 4\] .*under {name}"):
                 kosmos.generate(batch, **{name: 2}, **more)
 
 

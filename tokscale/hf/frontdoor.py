@@ -186,13 +186,15 @@ def _count(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _refuse_beams(handle: PatchHandle, named: dict[str, Any], totals: list[int]) -> None:
     """Raise where a model's own `generate` repeats features as if each row had as many."""
+    if len({total for total in totals if total}) < 2:
+        return
     configs = (named.get("generation_config"), getattr(handle.model, "generation_config", None))
     for name in ("num_beams", "num_return_sequences"):
-        values = [named.get(name), *(getattr(config, name, None) for config in configs)]
-        if (next((v for v in values if v is not None), None) or 1) > 1 and len(set(totals)) > 1:
+        values = (named.get(name), *(getattr(config, name, None) for config in configs))
+        if next((value for value in values if value is not None), 1) > 1:
             raise UnsupportedInputError(
-                f"rows keep {totals} image tokens, and under {name} {handle._host.model_type} repeats image features as "
-                "if rows had as many; give each row as many, or generate row by row"
+                f"rows keep {totals} image tokens, and under {name} {handle._host.model_type} repeats features as if all "
+                "rows had as many; give each row as many, or generate row by row"
             )
 
 
