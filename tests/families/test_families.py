@@ -98,6 +98,19 @@ def test_an_entry_per_token_is_no_image() -> None:
         assert [image.k for image in handle.last.images] == [K, K]
 
 
+@pytest.mark.parametrize(("unit", "kept"), [("image", [K]), ("frame", [K, K])])
+def test_a_model_that_reads_videos_alone(unit: str, kept: list[int]) -> None:
+    """instructblipvideo calls its frames pixel_values: a video is all of them, or each frame is one."""
+    one = case("instructblipvideo")
+    batch = one.prompt([[3, "image", 4]])
+    with one.patch(unit=unit) as handle:
+        logits = one.forward(batch).logits
+        assert [(image.modality, image.k) for image in handle.last.images] == [("video", k) for k in kept]
+        assert handle.last.images[0].grid is None and sum(image.n for image in handle.last.images) == 12
+        ready = {"video": handle.encode(**batch.inputs)["video"]}
+        assert torch.equal(one.forward(batch, mm_encoder_outputs=ready).logits, logits)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", SUPPORTED)
 def test_the_whole_matrix(kind: str) -> None:

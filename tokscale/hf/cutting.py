@@ -120,7 +120,7 @@ def cut_entries(
             groups = join_runs(runs, named["input_ids"].tolist(), handle._join)
         elif not tiles and families.has_markers(host.model_type) and len({run.row for run in runs}) < len(runs):
             _warn_once(handle)
-    frames = _frames(named, entries) if handle._unit == "frame" and modality == "video" else ()
+    frames = _frames(host, named, entries) if handle._unit == "frame" and modality == "video" else ()
     images = cut(entries, rows, groups, frames)
     return images, grids(host, modality, named, images, bool(frames))
 
@@ -147,8 +147,10 @@ def _warn_once(handle: PatchHandle) -> None:
         )
 
 
-def _frames(named: dict[str, Any], entries: list[int]) -> list[int]:
-    grid = named.get("video_grid_thw")
+def _frames(host: Host, named: dict[str, Any], entries: list[int]) -> list[int]:
+    grid, pixels = named.get("video_grid_thw"), next((named[p] for p in host.pixels["video"] if p in named), None)
+    if grid is None and not host.pixels["image"] and isinstance(pixels, Tensor):  # videos, frames, channels, h, w
+        return [pixels.shape[1]] * len(entries)
     if grid is None:
         raise UnsupportedInputError('unit="frame" needs video_grid_thw, which this call does not pass')
     return [int(t) for t in grid[:, 0].tolist()]

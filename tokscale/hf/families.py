@@ -20,7 +20,6 @@ REFUSED = {  # model type -> why
     "git": _PREFIX,
     "blip": _CROSS,
     "pi0": _PREFIX,
-    "instructblipvideo": "its generate reads the video in a way of its own, which patch() does not know yet",
     "idefics": _CROSS,
     "pix2struct": _ONE,
     "udop": _ONE,
@@ -55,10 +54,12 @@ NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes
     "kosmos-2.5",
 }
 FORGETS_DELTA = frozenset({"hunyuan_vl"})  # forward with a cache counts columns and leaves its rope_deltas out
-NO_GRID = frozenset(
+_LEARNED = frozenset(  # tokens that are learned queries
+    {"blip-2", "instructblip", "instructblipvideo", "aria", "idefics2", "deepseek_ocr2", "kosmos-2", "kosmos-2.5"}
+)
+NO_GRID = _LEARNED | frozenset(
     {"llava_next", "llava_onevision", "llava_next_video", "granite4_vision", "hunyuan_vl", "hy_v4_vl"}  # newlines
     | {"unlimited_ocr", "emu3"}  # newlines
-    | {"aria", "blip-2", "instructblip", "idefics2", "deepseek_ocr2"}  # queries
     | {"molmo2", "florence2"}  # an overview, and more of the same picture
     | {"fuyu"}  # its pictures have any shape, and no argument says which
 )
@@ -143,7 +144,6 @@ CLS_LAST = frozenset({"llama4"})  # [CLS] stands behind the patches
 
 _NEWLINES = "newline features between the rows"
 _UNPADDED = "padding cut off, newline features"
-_QUERIES = "its tokens are learned queries"
 _VQ = "its tokens come from a tokenizer of pictures made of convolutions"
 _TIMM = "its tower is a timm model, which does not use the attention interface"
 _OWN = "its encoder does not use the attention interface"
@@ -156,14 +156,7 @@ NO_IMPORTANCE = {  # model type -> why
     "hunyuan_vl": _NEWLINES,
     "hy_v4_vl": _NEWLINES,
     "unlimited_ocr": f"{_NEWLINES}, from two encoders one after the other",
-    "blip-2": _QUERIES,
-    "instructblip": _QUERIES,
-    "aria": _QUERIES,
-    "idefics2": _QUERIES,
-    "granite4_vision": _QUERIES,
-    "deepseek_ocr2": _QUERIES,
-    "kosmos-2": _QUERIES,
-    "kosmos-2.5": _QUERIES,
+    **dict.fromkeys(sorted(_LEARNED | {"granite4_vision"}), "its tokens are learned queries"),
     "mllama": "its tokens join several layers of the tower",
     "got_ocr2": _OWN,
     "pp_chart2table": _OWN,

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import UnsupportedInputError
 from . import caches, positions, prompt
 from .features import clone, field_of, repeated
-from .host import PIXELS, modalities
+from .host import modalities
 from .plan import Plan, all_stay, make_plan, record_all
 from .seam import Call, Seam, active, running
 
@@ -49,7 +49,9 @@ def answer(seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _merge(seam, call, args, kwargs)
     if seam.name == "forward":  # a projection that a model's own generate calls in place of get_image_features
         output = call.outputs.get("image")
-        return getattr(output, field_of(output)) if call.changed else seam.original(*args, **kwargs)
+        return (
+            getattr(output, field_of(output)) if call.changed and output is not None else seam.original(*args, **kwargs)
+        )
     if call.on_encoded is not None and seam.name == "get_image_features":
         return call.on_encoded(call, seam.original(*args, **kwargs))
     modality = seam.name.removeprefix("get_").removesuffix("_features")
@@ -62,7 +64,8 @@ def answer(seam: Seam, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 def _expanded(seam: Seam, call: Call, modality: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """Return how many times the caller's pixels are repeated: older versions of `generate` do it for beams."""
-    given = args[0] if args else next((kwargs[p] for p in PIXELS[modality] if kwargs.get(p) is not None), None)
+    pixels = call.handle._host.pixels
+    given = args[0] if args else next((kwargs[p] for p in pixels[modality] if kwargs.get(p) is not None), None)
     before = call.pixels.get(modality)
     return len(given) // before if isinstance(given, Tensor) and before else 1
 
@@ -78,7 +81,7 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         )
     if host.masks and named.get("image_embeds") is not None:
         raise UnsupportedInputError("image_embeds are features already, which patch() cannot shorten; pass the pixels")
-    present = modalities(named)
+    present = modalities(named, host.pixels)
     if not isinstance(ids := named.get("input_ids"), Tensor):
         if present:
             raise UnsupportedInputError("placeholders are found in input_ids; pass input_ids")
@@ -144,7 +147,7 @@ def _arguments(
     call = Call(handle, plan.outputs, totals=plan.totals)
     call.changed = any(output is not encoded[modality] for modality, output in plan.outputs.items())
     for modality in plan.outputs:
-        pixels = next((named[p] for p in PIXELS[modality] if named.get(p) is not None), None)
+        pixels = next((named[p] for p in host.pixels[modality] if named.get(p) is not None), None)
         if isinstance(pixels, Tensor):
             call.pixels[modality] = len(pixels)
     if generating and "image_embeds" in host.generate_names and plan.short is not None:
@@ -163,7 +166,7 @@ def _arguments(
             prompt.shorten_lengths(taken, getattr(host.model, "generation_config", None), plan.short.removed)
     if given is not None:
         taken.pop("mm_encoder_outputs")
-        missing = [m for m in plan.outputs if not any(named.get(p) is not None for p in PIXELS[m])]
+        missing = [m for m in plan.outputs if not any(named.get(p) is not None for p in host.pixels[m])]
         if missing and "mm_encoder_outputs" not in host.forward_names:
             raise UnsupportedInputError(
                 f"{host.model_type} takes no mm_encoder_outputs in this version of transformers; pass the pixels too"
@@ -193,8 +196,8 @@ def _refuse_beams(handle: PatchHandle, named: dict[str, Any], totals: list[int])
         values = (named.get(name), *(getattr(config, name, None) for config in configs))
         if next((value for value in values if value is not None), 1) > 1:
             raise UnsupportedInputError(
-                f"rows keep {totals} image tokens, and under {name} {handle._host.model_type} repeats features as if all "
-                "rows had as many; give each row as many, or generate row by row"
+                f"rows keep {totals} image tokens, and under {name} {handle._host.model_type} repeats features as if "
+                "each row had as many; let all rows keep as many, or generate row by row"
             )
 
 

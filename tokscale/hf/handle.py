@@ -112,7 +112,7 @@ class PatchHandle:
                 f"encode(): {self._host.model_type} takes no mm_encoder_outputs, so every call encodes; pass the pixels"
             )
         inputs.pop("mm_encoder_outputs", None)
-        found = [m for m in modalities(inputs) if m in self._host.features]
+        found = [m for m in modalities(inputs, self._host.pixels) if m in self._host.features]
         if not found:
             raise ArgumentError(
                 f"encode() found no pixels among {', '.join(sorted(inputs)) or 'nothing'}; pass pixel_values"

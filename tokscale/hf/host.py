@@ -41,6 +41,7 @@ class Host:
     model_type: str
     features: dict[str, FeatureMethod]
     tokens: dict[str, int]  # modality -> placeholder id
+    pixels: dict[str, tuple[str, ...]]  # modality -> names of its pixels
     masks: dict[str, str]  # modality -> argument that marks placeholders, for models without an id
     forward_names: tuple[str, ...]
     generate_names: tuple[str, ...]
@@ -70,12 +71,12 @@ class Host:
         return pad(mask.bool(), (0, ids.shape[1] - mask.shape[1]))  # text behind it needs no columns of its own
 
 
-def modalities(named: dict[str, Any]) -> list[str]:
+def modalities(named: dict[str, Any], pixels: dict[str, tuple[str, ...]]) -> list[str]:
     """Return the modalities whose pixels or encoder outputs are among the arguments of a call."""
     given = named.get("mm_encoder_outputs")
     given = given if isinstance(given, dict) else {}
     return [
-        m for m, pixels in PIXELS.items() if given.get(m) is not None or any(named.get(p) is not None for p in pixels)
+        m for m, names in pixels.items() if given.get(m) is not None or any(named.get(p) is not None for p in names)
     ]
 
 
@@ -102,7 +103,9 @@ def examine(model: nn.Module) -> Host:
         raise UnsupportedModelError(f"{model_type}: {families.REFUSED[model_type]}")
     features = {m: f for m in PIXELS if (f := _feature_method(model, f"get_{m}_features")) is not None}
     reader = None if features else _reader(model)
-    if ("image" not in features and reader is None) or config is None:
+    main = next(iter(features), "image")
+    films = main == "video" and "pixel_values" in features[main].names  # it reads nothing but videos
+    if config is None or not ("image" in features or films or reader is not None):
         raise UnsupportedModelError(
             f"{type(model).__name__} makes no image features; patch() needs an image-text model"
         )
@@ -114,9 +117,9 @@ def examine(model: nn.Module) -> Host:
                 break
     forward = _names(model.forward)
     masks = {m: name for m, name in MASKS.items() if m in features and m not in tokens and name in forward}
-    if "image" not in {**tokens, **masks}:
+    if main not in {**tokens, **masks}:
         raise UnsupportedModelError(
-            f"{model_type}: its config names no image_token_id, so there are no placeholders to shorten; use a model "
+            f"{model_type}: its config names no {main}_token_id, so there are no placeholders to shorten; use a model "
             "with placeholders"
         )
     if "input_ids" not in forward:
@@ -151,6 +154,7 @@ def examine(model: nn.Module) -> Host:
         model_type=model_type,
         features=features,
         tokens=tokens,
+        pixels={"image": (), "video": PIXELS["image"]} if films else PIXELS,
         masks=masks,
         forward_names=forward,
         generate_names=_names(model.generate) if callable(getattr(model, "generate", None)) else (),

@@ -107,7 +107,7 @@ def features(model: nn.Module, pixels: dict[str, Tensor], *, grad: bool = False)
     with torch.set_grad_enabled(grad):
         if host.reader is not None:
             return _read(model, host, pixels)
-        output = encode(host, "image", pixels)
+        output = encode(host, next(iter(host.features)), pixels)
     flat, lengths = flatten(getattr(output, field_of(output)))
     return list(flat.split(lengths))
 
@@ -135,7 +135,7 @@ def written(model: Any, model_type: str, number: int) -> Picture:
     """
     row, weight = exceptional(model_type), next(p for p in model.parameters() if p.is_floating_point())
     own = names_of(model.forward)
-    encoder = examine(model).features.get("image")
+    encoder = next(iter(examine(model).features.values()), None)
     failures, names = [], (*(encoder.names if encoder else ()), *own)
     pixel = next((name for name in PIXELS["image"] if name in own), "pixel_values")
     number = 3 * number if row.alike else number  # sizes repeat after three

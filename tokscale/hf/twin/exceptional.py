@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .sizes import END, START
+from .sizes import END, IMAGE, START
 
 
 @dataclass(frozen=True)
@@ -178,6 +178,7 @@ TABLE: dict[str, Exceptional] = {
         {"text_config.qk_rope_head_dim": 16, "text_config.head_dim": 16, "text_config.qk_head_dim": 32},
         attention="eager",
     ),
+    "instructblipvideo": Exceptional({"video_token_index": IMAGE}, write="instructblipvideo"),
     "janus": Exceptional({"vq_config.base_channels": 32, "vq_config.channel_multiplier": [1, 1]}),
     "mistral_large4": Exceptional({"text_config.kv_source_layers": [0, 1]}, batch=False),
     "mllama": Exceptional(

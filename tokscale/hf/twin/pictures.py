@@ -138,6 +138,16 @@ def _inkling(config: Any, number: int) -> dict[str, Tensor]:
     return {"pixel_values": noise(number, h * w, vision.temporal_patch_size, vision.patch_size, vision.patch_size, 3)}
 
 
+def _instructblipvideo(config: Any, number: int) -> dict[str, Tensor]:
+    """Two frames, and the question as its query transformer reads it."""
+    size = config.vision_config.image_size
+    return {
+        "pixel_values": noise(number, 1, 2, 3, size, size),
+        "qformer_input_ids": torch.tensor([[3, 4, 5 + number % 5]]),
+        "qformer_attention_mask": torch.ones(1, 3, dtype=torch.long),
+    }
+
+
 def _kosmos2_5(config: Any, number: int) -> dict[str, Tensor]:
     """Patches behind their row and column, which count from 1; filled up to as many as an image can have."""
     h, w = GRIDS[number % 3]
@@ -162,6 +172,7 @@ def _mllama(config: Any, number: int) -> dict[str, Tensor]:
 WRITERS = {
     "inkling2": _inkling2,
     "inkling": _inkling,
+    "instructblipvideo": _instructblipvideo,
     "kosmos2_5": _kosmos2_5,
     "mllama": _mllama,
     "molmo2": _molmo2,
