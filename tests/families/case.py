@@ -89,6 +89,16 @@ class Case:
     def encoder_decoder(self) -> bool:
         return bool(getattr(self.model.config, "is_encoder_decoder", False))
 
+    @property
+    def canvas(self) -> bool:
+        """A block of tokens is denoised behind the prompt, in place of one after the other."""
+        return isinstance(getattr(self.model.config, "canvas_length", None), int)
+
+    @property
+    def apart(self) -> bool:
+        """Logits are of other tokens than the prompt's."""
+        return self.encoder_decoder or self.canvas
+
     def patch(self, compressor: Any = None, **options: Any) -> Any:
         return tokscale.patch(self.model, compressor or Spread(), **self.family.options(), **options)
 
@@ -104,10 +114,13 @@ class Case:
         return alone(self.family, rows, row)
 
     def inputs(self, batch: Prompt) -> dict[str, Any]:
-        """A call's arguments; a decoder of its own gets one start id."""
-        if not self.encoder_decoder:
+        """A call's arguments; a decoder of its own, or a canvas, gets two ids."""
+        if not self.apart:
             return batch.inputs
-        return {**batch.inputs, "decoder_input_ids": torch.full((len(batch.ids), 2), 50)}
+        more = {"decoder_input_ids": torch.full((len(batch.ids), 2), 50)}
+        if self.canvas and "attention_mask" in batch.inputs:
+            more["decoder_attention_mask"] = F.pad(batch.inputs["attention_mask"], (0, 2), value=1)
+        return {**batch.inputs, **more}
 
     def forward(self, batch: Prompt, **more: Any) -> Any:
         forget(self.model)
@@ -116,6 +129,11 @@ class Case:
 
     def generate(self, batch: Prompt, **more: Any) -> Any:
         forget(self.model)
+        if self.canvas:
+            torch.manual_seed(0)  # its draws are random
+            more = {k: v for k, v in {"max_new_tokens": 8, **more}.items() if v is not None and k != "output_scores"}
+            out = self.model.generate(**batch.inputs, max_denoising_steps=3, **more)
+            return out if "return_dict_in_generate" in more else out.sequences
         return self.model.generate(**batch.inputs, **{**GREEDY, **more})
 
 

@@ -91,8 +91,8 @@ def expected(case: Case, batch: Prompt, compressor: Any, *, original: bool = Fal
 
     handle = inside[-1].register_forward_pre_hook(hook, with_kwargs=True)
     try:
-        more = {} if case.encoder_decoder else {"use_cache": False}
-        if case.encoder_decoder:  # cross-attention reads the short states
+        more = {} if case.apart else {"use_cache": False}
+        if case.apart:  # cross-attention reads the short states
             batch = Prompt({k: v for k, v in batch.inputs.items() if k != "attention_mask"}, batch.images)
         return case.forward(batch, **more).logits, keep
     finally:
@@ -105,7 +105,7 @@ def subset(case: Case) -> None:
         batch = case.prompt(rows)
         logits, keep = expected(case, batch, Spread())
         labels = labels_of(batch)
-        more = {} if case.encoder_decoder else {"labels": labels}
+        more = {} if case.apart else {"labels": labels}
         with case.patch() as handle:
             output = case.forward(batch, **more)
             same(handle.last.keep[0], keep, "kept columns")

@@ -16,7 +16,7 @@ def keep_all(case: Case) -> None:
     """A budget that keeps everything: logits, loss and ids bitwise; the compressor is not called."""
     for rows in (ONE, RAGGED):
         batch = case.prompt(rows)
-        more = {} if case.encoder_decoder else {"labels": labels_of(batch)}
+        more = {} if case.apart else {"labels": labels_of(batch)}
         before, ids = case.forward(batch, **more), case.generate(batch)
         n = max(case.family.picture(i).num_features for i in range(sum(map(len, batch.images))))
         for compressor in (Spread(), case.mixer()):
@@ -80,8 +80,11 @@ def gradients(case: Case) -> None:
     labels = torch.full((1, 2), 60) if case.encoder_decoder else labels_of(batch)
     tower = _encoding(case, batch)
     with case.patch(mixer):
-        inputs = {k: v for k, v in case.inputs(batch).items() if k != "decoder_input_ids"}
-        loss = case.model(**inputs, labels=labels).loss
+        if case.canvas:
+            loss = case.model(**case.inputs(batch)).logits.logsumexp(-1).sum()  # it computes none
+        else:
+            inputs = {k: v for k, v in case.inputs(batch).items() if k != "decoder_input_ids"}
+            loss = case.model(**inputs, labels=labels).loss
         got = torch.autograd.grad(loss, [*mixer.parameters(), *tower], allow_unused=True)
     if got[0] is None or not torch.isfinite(got[0]).all() or not got[0][:K].abs().max() > 0:
         raise AssertionError("no gradient reaches the compressor")

@@ -32,7 +32,7 @@ def test_the_contract_on_a_twin(kind: str) -> None:
     assert json.loads(json.dumps(found)) == found
 
 
-@pytest.mark.parametrize("kind", ["git", "pix2struct", "mllama"])
+@pytest.mark.parametrize("kind", ["git", "pix2struct", "idefics"])
 def test_a_refusal_is_the_one_of_patch(kind: str) -> None:
     found = check_model(CONFIG_MAPPING[kind]())
     (check,) = found["checks"]

@@ -44,27 +44,35 @@ def remember(handle: PatchHandle, named: dict[str, Any], result: Any, long: int,
 
 def refuse_stale(handle: PatchHandle, named: dict[str, Any], ids: Tensor, cached: int) -> bool:
     """Return whether a call without pixels goes on from a shortened prompt; raise if with its long ids or mask."""
-    if not cached:
+    width, host = ids.shape[1], handle._host
+    if not cached or _sizes(handle, named) is None:
         return False
+    masks = [host.placeholders(modality, named, ids) for modality in (*host.tokens, *host.masks)]
+    if width > 1 and any(mask is not None and bool(mask.any()) for mask in masks):
+        raise kept(cached)
+    refuse_mask(handle, named, "attention_mask", width)
+    return True
+
+
+def refuse_mask(handle: PatchHandle, named: dict[str, Any], name: str, width: int) -> None:
+    """Raise if the mask of a call that goes on from a shortened prompt has the columns of the long one."""
+    mask, cached, sizes = named.get(name), length(named), _sizes(handle, named)
+    if cached and sizes and isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > cached + width:
+        ids = name.replace("attention_mask", "input_ids")
+        raise UnsupportedInputError(
+            f"{name} has {mask.shape[1]} columns, the cache holds {cached} tokens and {ids} {width}: the "
+            f"prompt was shortened from {sizes[0]} to {sizes[1]}. Pass handle.last.shorten(attention_mask) of the call "
+            "with the images, and a column of ones for each new token"
+        )
+
+
+def _sizes(handle: PatchHandle, named: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the columns of the long and the short prompt that the cache of a call may hold, None for neither."""
     cache, last = given(named), handle.last
     sizes = handle._caches.get(cache) if hasattr(cache, "get_seq_length") else None
     if sizes is None and last is not None and last.index is not None:  # perhaps a copy of the last call's cache
         sizes = last.keep.shape[1], last.index.shape[1]
-    if sizes is None:
-        return False
-    width = ids.shape[1]
-    host = handle._host
-    masks = [host.placeholders(modality, named, ids) for modality in (*host.tokens, *host.masks)]
-    if width > 1 and any(mask is not None and bool(mask.any()) for mask in masks):
-        raise kept(cached)
-    mask = named.get("attention_mask")
-    if isinstance(mask, Tensor) and mask.ndim == 2 and mask.shape[1] > cached + width:
-        raise UnsupportedInputError(
-            f"attention_mask has {mask.shape[1]} columns, the cache holds {cached} tokens and input_ids {width}: the "
-            f"prompt was shortened from {sizes[0]} to {sizes[1]}. Pass handle.last.shorten(attention_mask) of the call "
-            "with the images, and a column of ones for each new token"
-        )
-    return True
+    return sizes
 
 
 def kept(cached: int) -> UnsupportedInputError:

@@ -27,7 +27,6 @@ REFUSED = {  # model type -> why
     "vision-encoder-decoder": "the decoder reads the image by cross-attention; there are no vision tokens to compress",
     "evolla": "it reads proteins, not images; there are no vision tokens to compress",
     "mistral4": "it reads text only; patch() needs an image-text model",
-    "diffusion_gemma": "it does not decode from left to right, and patch() does not know its generate yet",
 }
 
 # The entry of the container is a tile, or holds all images of a row: images are cut at runs of placeholders.
@@ -52,6 +51,7 @@ NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes
     "hyperclovax_vision_v2",
     "kosmos-2",
     "kosmos-2.5",
+    "diffusion_gemma",
 }
 FORGETS_DELTA = frozenset({"hunyuan_vl"})  # forward with a cache counts columns and leaves its rope_deltas out
 _LEARNED = frozenset(  # tokens that are learned queries

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad as pad_right
 
 from ..errors import UnsupportedInputError
 from . import caches, positions, prompt
 from .features import clone, field_of, repeated
-from .host import modalities
+from .host import Host, modalities
 from .plan import Plan, all_stay, make_plan, record_all
 from .seam import Call, Seam, active, running
 
@@ -85,6 +86,8 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
     if not isinstance(ids := named.get("input_ids"), Tensor):
         if present:
             raise UnsupportedInputError("placeholders are found in input_ids; pass input_ids")
+        if host.canvas:
+            caches.refuse_mask(handle, named, "decoder_attention_mask", _canvas_of(host, named))
         return seam.original(*args, **kwargs)
     cached = caches.length(named)
     if not present:
@@ -162,6 +165,8 @@ def _arguments(
         call.index, call.lost, call.originals = plan.short.index, plan.short.lost, originals
         if handle._positions == "original" and host.rope is None and named.get("position_ids") is None:
             taken["position_ids"] = positions.counted(plan.short, plan.real)
+        if plan.short.padded and host.canvas and not generating and named.get("decoder_attention_mask") is None:
+            taken["decoder_attention_mask"] = pad_right(taken["attention_mask"], (0, _canvas_of(host, named)), value=1)
         if generating and not host.encoder_decoder:
             prompt.shorten_lengths(taken, getattr(host.model, "generation_config", None), plan.short.removed)
     if given is not None:
@@ -185,6 +190,12 @@ def _count(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
     named = seam.__signature__.bind(*args, **kwargs).arguments
     long = call.originals.get("input_ids")
     return seam.original(**named) if long is None else seam.original(**{**named, "input_ids": long})
+
+
+def _canvas_of(host: Host, named: dict[str, Any]) -> int:
+    """Return the tokens of the canvas that a call denoises."""
+    canvas = named.get("decoder_input_ids")
+    return int(host.config.canvas_length if canvas is None else canvas.shape[1])
 
 
 def _refuse_beams(handle: PatchHandle, named: dict[str, Any], totals: list[int]) -> None:

@@ -61,6 +61,11 @@ class Host:
     def encoder_decoder(self) -> bool:
         return bool(getattr(self.config, "is_encoder_decoder", False))
 
+    @property
+    def canvas(self) -> bool:
+        """Whether a block of tokens behind the prompt is denoised as a whole, in place of one after the other."""
+        return isinstance(getattr(self.config, "canvas_length", None), int)
+
     def placeholders(self, modality: str, named: dict[str, Any], ids: Tensor) -> Tensor | None:
         """Return (B, S) bool, True at the placeholders of a modality; None where the call does not tell."""
         if modality in self.tokens:

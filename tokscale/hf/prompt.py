@@ -108,9 +108,9 @@ def shorten_arguments(
     new, originals = {}, {}
     for name, value in named.items():
         if name in skip or not isinstance(value, Tensor):
-            if name == "attention_mask" and isinstance(value, dict):
+            if name in ("attention_mask", "decoder_attention_mask") and isinstance(value, dict):
                 raise UnsupportedInputError(
-                    "attention_mask is a dict of ready masks, which cannot be shortened; pass the (batch, columns) mask"
+                    f"{name} is a dict of ready masks, which cannot be shortened; pass the (batch, columns) mask"
                 )
             new[name] = value
         elif name == "logits_to_keep":
@@ -126,6 +126,8 @@ def shorten_arguments(
                 f"attention_mask has shape {tuple(value.shape)}, input_ids {(rows, columns)}: only a mask of the same "
                 "shape can be shortened"
             )
+        elif name == "decoder_attention_mask" and value.ndim == 2 and value.shape[1] > columns:  # then a canvas
+            new[name] = torch.cat([short.gather(value[:, :columns]), value[:, columns:]], 1)
         elif name == "cache_position" and value.shape == (columns,):
             new[name] = value[: short.index.shape[1]]
         else:

@@ -88,7 +88,9 @@ def build(model_type: str, config: Any = None, cls: Any = None) -> nn.Module:
             elif parameter.numel() == 1 and not parameter.any():
                 parameter.fill_(0.5)  # a closed gate would hide the image
     if hasattr(model, "generation_config"):
-        model.generation_config = GenerationConfig(pad_token_id=PAD, bos_token_id=1, use_cache=True)
+        own = getattr(kind, "generation_config_class", None)  # with settings that others have not, and without some
+        model.generation_config = (own or GenerationConfig)(pad_token_id=PAD, bos_token_id=1)
+        model.generation_config.use_cache = True
         if getattr(small, "is_encoder_decoder", False):
             start = getattr(small, "decoder_start_token_id", None)
             model.generation_config.decoder_start_token_id = 1 if start is None else start

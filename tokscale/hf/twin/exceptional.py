@@ -264,7 +264,14 @@ TABLE: dict[str, Exceptional] = {
     "inkling_mm_model": Exceptional(write="inkling"),
     "minicpm_ocr": Exceptional(join={"pixel_values": -1}),
     "diffusion_gemma": Exceptional(
-        {"text_config.num_experts": 4, "text_config.top_k_experts": 2, "text_config.moe_intermediate_size": 32}
+        {
+            "text_config.num_experts": 4,
+            "text_config.top_k_experts": 2,
+            "text_config.moe_intermediate_size": 32,
+            "text_config.sliding_window": 64,
+            "vision_config.pooling_kernel_size": 2,
+            "canvas_length": 4,
+        }
     ),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
 
 from ...errors import ArgumentError, UnsupportedModelError
 from ..host import unwrap
@@ -59,6 +60,16 @@ class Twin:
     def encoder_decoder(self) -> bool:
         return bool(getattr(self.model.config, "is_encoder_decoder", False))
 
+    @property
+    def canvas(self) -> bool:
+        """Whether a block of tokens is denoised behind the prompt, in place of one after the other."""
+        return isinstance(getattr(self.model.config, "canvas_length", None), int)
+
+    @property
+    def apart(self) -> bool:
+        """Whether logits are of other tokens than the prompt's."""
+        return self.encoder_decoder or self.canvas
+
     def prompt(self, images: list[int], *, only: int | None = None) -> dict[str, Tensor]:
         """Return a padded batch: a row of text with that many images for each entry, or one of these rows alone.
 
@@ -106,13 +117,24 @@ class Twin:
     def logits(self, inputs: dict[str, Tensor]) -> Tensor:
         """Return the logits of one forward call."""
         self._forget()
-        more = {"decoder_input_ids": torch.full((len(inputs["input_ids"]), 2), TEXT)} if self.encoder_decoder else {}
         with torch.no_grad():
-            return self.model(**inputs, **more).logits
+            return self.model(**inputs, **self._decoded(inputs)).logits
+
+    def _decoded(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what a model with a decoder of its own, or a canvas, is asked to predict."""
+        mask = inputs["attention_mask"]
+        more = {"decoder_input_ids": mask.new_full((len(mask), 2), TEXT)} if self.apart else {}
+        if self.canvas:
+            more["decoder_attention_mask"] = pad(mask, (0, 2), value=1)
+        return more
 
     def generate(self, inputs: dict[str, Tensor], steps: int, **more: Any) -> Tensor:
         """Return greedy ids; special ids are suppressed, since a random model may ask for an image."""
         self._forget()
+        if self.canvas:  # its draws are random
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                return self.model.generate(**inputs, max_new_tokens=steps, max_denoising_steps=2).sequences  # type: ignore[operator]
         quiet = {"do_sample": False, "min_new_tokens": steps, "max_new_tokens": steps}
         return self.model.generate(**inputs, **quiet, suppress_tokens=list(range(TEXT)), **more)  # type: ignore[operator]
 
@@ -123,6 +145,9 @@ class Twin:
         labels = torch.where((ids >= TEXT) & inputs["attention_mask"].bool(), ids, torch.full_like(ids, -100))
         if self.encoder_decoder:
             labels = torch.full((len(ids), 2), TEXT + 1, device=ids.device)
+        if self.canvas:  # it computes none
+            logits = self.model(**inputs, **self._decoded(inputs)).logits
+            return cross_entropy(logits.flatten(0, 1), labels.new_full((logits[..., 0].numel(),), TEXT + 1))
         return self.model(**inputs, labels=labels).loss
 
 
