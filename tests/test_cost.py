@@ -120,6 +120,7 @@ def test_a_wrong_number_of_tokens_is_refused(model, n):
     [
         ({"num_local_experts": 8}, "only some of its experts run per token (num_local_experts=8)"),
         ({"kv_lora_rank": 512}, "stored as low-rank latents"),
+        ({"cross_attention_layers": [1]}, "attend to vision tokens that are not in the prompt"),
         ({"layer_types": ["linear_attention"] * 3}, "no closed form for layers of linear_attention"),
         ({"is_encoder_decoder": True}, "encoder-decoder"),
         ({"intermediate_size": None}, "the configuration of toy has no intermediate_size"),

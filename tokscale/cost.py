@@ -27,6 +27,7 @@ _OTHER_ARITHMETIC = {  # a field of the configuration -> why the formulas here w
     "num_experts": "only some of its experts run per token",
     "num_local_experts": "only some of its experts run per token",
     "n_routed_experts": "only some of its experts run per token",
+    "cross_attention_layers": "some of its layers attend to vision tokens that are not in the prompt",
 }
 _INSTEAD = "measure it with tokscale.profile"
 _ATTENTION_LAYERS = frozenset({"attention", "full_attention", "sliding_attention"})

@@ -335,3 +335,14 @@ def test_what_cannot_be_done_is_refused(mllama: Case) -> None:
         with pytest.raises(tokscale.BudgetError, match="holds 1 budgets, the call holds 2 images"):
             mllama.forward(batch)
     assert tokens_of(batch.inputs["aspect_ratio_mask"][0], PER_TILE)[1][0] == 4 * PER_TILE  # tiles that fill up count
+
+
+def test_profile_times_the_tower_and_the_compressor_apart(mllama: Case) -> None:
+    inputs = mllama.prompt(TWO).inputs
+    found = tokscale.profile(mllama.model, ["uniform"], inputs, budgets=[3], repeats=2, warmup=1, new_tokens=0)
+    plain, short = found.rows
+    assert plain["vision_ms"] > 0 and short["compress_ms"] > 0 and short["prefill_ms"] > 0
+    assert plain["prompt_tokens"] == short["prompt_tokens"] == inputs["input_ids"].shape[1]
+    assert short["native_tokens"] == 1.5 * PER_TILE and short["num_tokens_kept"] == 3
+    assert short["kv_cache_mib"] < plain["kv_cache_mib"] and short["prefill_tflop"] < plain["prefill_tflop"]
+    assert plain.get("prefill_tflop_closed_form") is None

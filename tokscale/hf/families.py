@@ -13,18 +13,21 @@ from typing import Any
 _PREFIX = (
     "the image is a prefix without placeholder tokens, so there is no prompt to shorten; use a model with placeholders"
 )
-_CROSS = "the image is read by cross-attention, so there is no prompt to shorten; use a model with placeholders"
+_DECODER = (
+    "its decoder reads what an encoder made of the image, and its prompt holds no image, so there is nothing in it to "
+    "shorten; use a model with placeholders"
+)
 _ONE = "image and text are one encoder sequence; there are no vision tokens to compress"
 
 REFUSED = {  # model type -> why
     "git": _PREFIX,
-    "blip": _CROSS,
+    "blip": _DECODER.replace("a model with placeholders", "blip-2"),
     "pi0": _PREFIX,
-    "idefics": _CROSS,
+    "idefics": "its layers read all image states anew at every step, which patch() cannot shorten; use idefics3",
     "pix2struct": _ONE,
     "udop": _ONE,
-    "pp_formulanet": _ONE,
-    "vision-encoder-decoder": "the decoder reads the image by cross-attention; there are no vision tokens to compress",
+    "pp_formulanet": _DECODER,
+    "vision-encoder-decoder": _DECODER,
     "evolla": "it reads proteins, not images; there are no vision tokens to compress",
     "mistral4": "it reads text only; patch() needs an image-text model",
 }

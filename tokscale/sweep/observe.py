@@ -20,6 +20,8 @@ def vision_parts(model: Any) -> list[nn.Module]:
     """Return the modules that make image features (tower, projector): the decoder's siblings."""
     decoder = decoder_of(model)
     owners = [m for m in model.modules() if callable(getattr(type(m), "get_image_features", None))]
+    if not owners and hasattr(model.config, "vision_config"):  # read by cross-attention
+        owners = [m for m in model.modules() if decoder in m.children()]
     if decoder is None or not owners:
         return []
     inside = set(decoder.modules())
