@@ -102,23 +102,28 @@ def supports(tower: Tower, layer: int, probes: list[int]) -> list[Tensor]:
     return found
 
 
-def by_definition(tower: Tower, layer: int, probes: list[int], cls: int | None = None) -> dict[str, Tensor]:
+def by_definition(
+    tower: Tower, probes: list[int], *, layer: int | None = None, cls: int | None = None, cat: bool = False
+) -> dict[str, Tensor]:
     """Importance and keys of the probed tokens, averaged over the patches of each.
 
-    [CLS] stands where a row that is no padding makes no token, or at `cls` where the model makes a token of it too.
+    Args:
+        tower, probes: what was seen, and the tokens.
+        layer: whose attention counts; None: the one that the features are read from.
+        cls: where [CLS] stands if the model makes a token of it too; else it is the one row, padding aside, that makes
+            none.
+        cat: keys of all heads one behind the other, not their mean.
     """
-    grads = torch.autograd.grad(directions(tower.features).sum(), tower.hidden[layer], retain_graph=True)
+    grads = torch.autograd.grad(directions(tower.features).sum(), tower.hidden[tower.read], retain_graph=True)
     used = torch.cat([g.reshape(-1, g.shape[-1]).abs().sum(-1) for g in grads]) > 0
     importance, keys, start = [], [], 0
-    for weights, key, real in tower.calls[layer]:
+    for weights, key, real in tower.calls[tower.read if layer is None else layer]:
         for w, k, mine in zip(weights, key, real):  # h 1+p p; h p e; p
             idle = (~used[start : start + len(mine)] & mine).nonzero()[:, 0].tolist()
             row = idle[0] if len(idle) == 1 else cls
             importance.append(w[:, 0 if row is None else 1 + row].mean(0))  # 0: the mean over queries
-            keys.append(k.mean(0))
+            keys.append(torch.cat(list(k), -1) if cat else k.mean(0))
             start += len(mine)
     values = {"importance": torch.cat(importance), "keys": torch.cat(keys)}
-    return {
-        what: torch.stack([value[rows].mean(0) for rows in supports(tower, layer, probes)])
-        for what, value in values.items()
-    }
+    where = supports(tower, tower.read, probes)
+    return {what: torch.stack([value[rows].mean(0) for rows in where]) for what, value in values.items()}

@@ -56,7 +56,7 @@ def check_noted(model: Any, pixels: dict[str, Tensor], modality: str, encoded: A
         if any(seen.hidden):
             break
     probes = sorted({round(i * (len(seen.features) - 1) / (PROBES - 1)) for i in range(PROBES)} | {1, 2})
-    for what, theirs in by_definition(seen, seen.read, probes, cls).items():
+    for what, theirs in by_definition(seen, probes, cls=cls).items():
         ours = encoded.noted[what][modality]
         assert ours.dtype == torch.float32 and len(ours) == len(seen.features) and theirs.std() > 0
         torch.testing.assert_close(ours[probes].double(), theirs.double(), rtol=1e-4, atol=1e-6)
@@ -115,6 +115,8 @@ def test_every_model_type_has_a_map_or_a_reason() -> None:
     known = [set(families.IMPORTANCE), set(families.NO_IMPORTANCE), set(families.REFUSED)]
     assert sum(map(len, known)) == len(set().union(*known))
     assert set(model_types()) <= set().union(*known)
+    queries = {kind for kind, why in families.NO_IMPORTANCE.items() if "queries" in why}
+    assert queries <= families.NO_GRID  # a square number of queries is no square
 
 
 @pytest.mark.parametrize("kind", ["llava_next", "aria", "perception_lm", "fuyu", "hy_v4_vl"])

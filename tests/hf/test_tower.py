@@ -7,93 +7,38 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import AttentionInterface
 
 import tokscale
+from tests.hf.derivative import by_definition, observe
 from tests.hf.helpers import forget, forward, generate
 from tests.hf.notes import Notes, noted
 from tests.hf.versions import checkpointing
 from tests.tiny_models import FAMILIES, Family, Prompt, alone, module, prompt
+from tokscale.hf.attention import _layers
 from tokscale.hf.tap import Tap
 
 K = 3
 
 WITH_IMPORTANCE = [name for name in FAMILIES if name != "llava_next"]
-CLS = {"llava": True, "internvl": True}
 
 
-def read_layer(family: Family, model: Any) -> torch.nn.Module:
-    """The encoder layer whose output the model reads last: features are a function of what it gives."""
-    layers = {
-        "llava": "encoder.layers.0",  # vision_feature_layer = -2 of two layers
-        "qwen2_5_vl": "blocks.1",
-        "internvl": "encoder.layer.1",
-    }.get(family.name, "encoder.layers.1")
-    return module(model, f"{family.tower}.{layers}")
-
-
-def eager(calls: list[tuple[Tensor, Tensor]]) -> Any:
-    """Attention by its definition; the weights and keys of each call, (b, heads, ...), are appended to `calls`."""
-
-    def attention(
-        module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, scaling: float, **_: Any
-    ) -> tuple[Tensor, None]:
-        assert attention_mask is None or bool(attention_mask.all())
-        weights = (query @ key.transpose(-1, -2) * scaling).softmax(-1)
-        calls.append((weights.detach(), key.detach()))
-        return (weights @ value).transpose(1, 2).contiguous(), None
-
-    return attention
-
-
-def shallow_layer(family: Family, model: Any) -> torch.nn.Module:
-    """The first of two layers; where layers have windows, the one without."""
-    if family.name == "qwen2_5_vl":
-        return read_layer(family, model)
-    name = {"llava": "encoder.layers.0", "internvl": "encoder.layer.0"}.get(family.name, "encoder.layers.0")
-    return module(model, f"{family.tower}.{name}")
-
-
-def expected(family: Family, batch: Prompt) -> dict[str, list[Tensor]]:
-    """By the definitions: of the layer that is read (or the early one) the weights, [CLS] row or mean over queries,
-    mean over heads, or the keys; and the mean over the patches that a feature depends on, which the derivative shows.
+def expected(family: Family, batch: Prompt, what: str = "importance") -> list[Tensor]:
+    """By the definitions, for each picture: of the layer that is read, or of the first (where layers have windows, the
+    one without), mean over the patches that a feature depends on, which the derivative shows.
     """
     twin = family.model()
-    calls: list[tuple[Tensor, Tensor]] = []
-    AttentionInterface.register("tests_eager", eager(calls))
-    module(twin, family.tower).set_attn_implementation("tests_eager")
-    spans: dict[str, list[int]] = {"late": [], "shallow": []}
-    held: list[Tensor] = []
-    for name, layer in (("late", read_layer(family, twin)), ("shallow", shallow_layer(family, twin))):
-        layer.register_forward_pre_hook(lambda *_, name=name: spans[name].append(len(calls)))
-        layer.register_forward_hook(lambda *_, name=name: spans[name].append(len(calls)))
-
-    def keep(_: Any, __: Any, output: Any) -> None:
-        held.append(output if isinstance(output, Tensor) else output[0])
-
-    read_layer(family, twin).register_forward_hook(keep)
+    tower = module(twin, family.tower)
     keys = ("pixel_values", "image_sizes", "image_grid_thw")
-    given = {k: v for k, v in batch.inputs.items() if k in keys}
-    output = twin.get_image_features(**given, return_dict=True).pooler_output
-    flat = torch.cat([part.reshape(-1, part.shape[-1]) for part in output])
-    (hidden,) = held
-    patches: dict[str, list[Tensor]] = {"importance": [], "shallow_importance": [], "mean": [], "cat": []}
-    for what, name in (("importance", "late"), ("shallow_importance", "shallow")):
-        for weights, _ in calls[slice(*spans[name][:2])]:
-            per_key = weights[:, :, 0] if CLS.get(family.name) else weights.mean(2)
-            patches[what] += list(per_key.mean(1))
-    for _, key in calls[slice(*spans["late"][:2])]:  # b h p e
-        patches["mean"] += list(key.mean(1))
-        patches["cat"] += list(torch.cat(list(key.unbind(1)), dim=-1))
-    result: dict[str, list[Tensor]] = {what: [] for what in patches}
-    joined = {what: torch.cat(parts) for what, parts in patches.items()}
-    for feature in flat:
-        (gradient,) = torch.autograd.grad(feature.sum(), hidden, retain_graph=True)
-        rows = gradient.reshape(-1, gradient.shape[-1]).abs().sum(-1) > 0
-        for what, values in joined.items():
-            result[what].append(values[rows].mean(0))
-    sizes = [len(columns) for images in batch.images for columns in images]
-    return {what: list(torch.stack(values).split(sizes)) for what, values in result.items()}
+    seen = observe(twin, _layers(tower), tower, {k: v for k, v in batch.inputs.items() if k in keys})
+    early = 1 if family.name == "qwen2_5_vl" else 0
+    found = by_definition(
+        seen,
+        list(range(len(seen.features))),
+        layer=early if what == "shallow_importance" else None,
+        cat=what == "cat",
+    )
+    values = found["importance" if "importance" in what else "keys"]
+    return list(values.split([len(columns) for images in batch.images for columns in images]))
 
 
 @pytest.mark.parametrize("name", WITH_IMPORTANCE)
@@ -102,7 +47,7 @@ def test_importance(name: str) -> None:
     model = family.model()
     rows = [[2, "image", 3, "image", 2], [3, "image", 4]]
     batch = prompt(family, rows)
-    wanted = expected(family, batch)["importance"]
+    wanted = expected(family, batch)
     before = [p.config._attn_implementation for p in model.modules() if hasattr(p, "config")]
 
     class Watches(Notes):
@@ -178,7 +123,7 @@ def test_an_early_layer_and_keys(name: str, what: str) -> None:
     batch = prompt(family, [[2, "image", 3, "image", 2], [3, "image", 4]])
     compressor = Notes({what if what == "shallow_importance" else "keys"})
     compressor.keys_reduce = what if what in ("mean", "cat") else "mean"
-    for context, theirs in zip(noted(family, model, batch, compressor), expected(family, batch)[what]):
+    for context, theirs in zip(noted(family, model, batch, compressor), expected(family, batch, what)):
         (ours,) = (value for key, value in context.items() if key in ("shallow_importance", "keys"))
         assert ours.dtype == torch.float32 and ours.shape == theirs.shape and theirs.std() > 0
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-4, atol=1e-6)

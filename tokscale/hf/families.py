@@ -163,7 +163,7 @@ NO_IMPORTANCE = {  # model type -> why
     "mllama": "its tokens join several layers of the tower",
     "got_ocr2": _OWN,
     "pp_chart2table": _OWN,
-    "florence2": _OWN,
+    "florence2": "its encoder attends within windows and over channels",
     "inkling_mm_model": "its encoder has no attention",
     "step3p7": "each is made by convolutions from patches that others are made from too",
     "fast_vlm": _TIMM,
