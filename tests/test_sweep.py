@@ -71,7 +71,7 @@ def test_a_row_says_what_ran_and_where(model):
     none, native, _, four = result.rows
     assert list(four) == list(COLUMNS)
     assert [row["status"] for row in result] == ["ok", "skipped", "ok", "ok"]
-    assert native["error"] == "native: llava has no knob for fewer vision tokens that this version of tokscale can turn"
+    assert native["error"] == "native: sweep was given no processor to turn; pass processor="
     assert native["num_tokens"] is native["score"] is native["seconds"] is None
     assert (none["compressor"], none["num_tokens"], none["num_tokens_kept"], none["native_tokens"]) == (
         "none",

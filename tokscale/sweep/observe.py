@@ -31,6 +31,8 @@ def vision_parts(model: Any) -> list[nn.Module]:
 class Observer:
     """Counts the prompts, images and vision tokens of all calls of `model` inside a `with` block.
 
+    Under a handle, `most` is the largest number of tokens that one image kept.
+
     Args:
         model: a Hugging Face model, patched or not.
         handle: its `PatchHandle`, or None for the unpatched model.
@@ -38,7 +40,7 @@ class Observer:
 
     def __init__(self, model: Any, handle: Any = None) -> None:
         self.model, self.handle = model, handle
-        self.prompts = self.prompt_tokens = self.images = self.before = self.kept = 0
+        self.prompts = self.prompt_tokens = self.images = self.before = self.kept = self.most = 0
         self.compress_ms: list[float] = []
         self._unknown_images = False
         self._last = None if handle is None else handle.last
@@ -98,6 +100,7 @@ class Observer:
         self.images += len(last.images)
         self.before += sum(image.n for image in last.images)
         self.kept += sum(image.k for image in last.images)
+        self.most = max((self.most, *(image.k for image in last.images)))
         self.compress_ms.append(float(last.milliseconds))
 
     def _saw_placeholders(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._checks import one_of, positive_int
@@ -20,7 +20,10 @@ _PATCH_KEYWORDS = {"allocate", "layer", "positions", "question", "unit"}
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation: a compressor (a name with its keywords, or an object) at one budget under one seed."""
+    """One evaluation: a compressor (a name with its keywords, or an object) at one budget under one seed.
+
+    A cell with a `reason` is not run: it is a row that says why.
+    """
 
     label: str
     compressor: Any = None
@@ -29,6 +32,7 @@ class Cell:
     budget: float | None = None
     seed: int | None = None
     run: str = ""
+    reason: str | None = None
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -58,24 +62,33 @@ class Cell:
 def plan(
     compressors: Any,
     budgets: Sequence[float],
-    baselines: Sequence[str],
+    baselines: Sequence[str] | None,
     seeds: Sequence[int],
     facts: Mapping[str, Any],
     evaluate: Callable[[Any], Any],
+    processor: Any = None,
 ) -> list[Cell]:
-    """Return the cells in the order in which one process runs them: baselines, then compressors x budgets x seeds."""
+    """Return the cells in the order in which one process runs them: baselines, then compressors x budgets x seeds.
+
+    With `baselines=None` they are those that can run.
+    """
     if not callable(evaluate):
         raise ArgumentError(f"evaluate must be a function of the model, got {type(evaluate).__name__}")
     known = [check_budget(value) for value in _several("budgets", budgets)]
     if len(set(map(repr, known))) < len(known):
         raise BudgetError(f"budgets={list(budgets)!r} names one twice")
-    for name in baselines:
+    for name in baselines or ():
         one_of("baselines", name, BASELINES)
+    wanted = BASELINES if baselines is None else baselines
     for seed in _several("seeds", seeds):
         if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
             raise ArgumentError(f"seeds must be integers >= 0, got {seed!r}")
-    cells = [Cell(NONE, seed=int(seed)) for seed in seeds if NONE in baselines]
-    cells += [Cell(NATIVE)] if NATIVE in baselines else []
+    cells = [Cell(NONE, seed=int(seed)) for seed in seeds if NONE in wanted]
+    if NATIVE in wanted:
+        from .native import native_cells
+
+        native = native_cells(processor, known, seeds)
+        cells += [cell for cell in native if baselines is not None or cell.reason is None]
     for label, compressor, options in labelled(compressors):
         arguments = _arguments(compressor, options)
         for budget in known:
@@ -161,4 +174,4 @@ def _identified(cell: Cell, facts: Mapping[str, Any], evaluate: str) -> Cell:
     fixed = [facts.get(column) for column in ("model", "revision", "task")]
     key = [*fixed, evaluate, cell.label, cell.arguments, repr(cell.budget), cell.seed]
     run = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]
-    return Cell(cell.label, cell.compressor, cell.options, cell.arguments, cell.budget, cell.seed, run)
+    return replace(cell, run=run)

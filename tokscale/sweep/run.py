@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ..errors import ArgumentError, PatchError, UnsupportedModelError
 from .plan import NATIVE, NONE, Cell, plan
 from .store import Store
 from .table import COLUMNS, Row, SweepResult, as_row
+
+if TYPE_CHECKING:
+    from .observe import Observer
 
 __all__ = ["SweepResult", "sweep"]
 
@@ -58,9 +61,10 @@ def sweep(
         evaluate: `evaluate(model)` returns a score, a dict with `score` (and `stderr`, `n_items`, `metric`, measured
             columns), or a dict `{task: either of these}`. Where `n_items` is given, the score is a share in [0, 1].
         budgets: vision tokens per image (ints >= 1), or shares of them (floats in (0, 1], `retention_ratio`).
-        processor: as in `tokscale.patch`.
-        baselines: `"none"` runs the model unpatched; `"native"` stands for the model's own way to fewer tokens, a
-            `skipped` row where it has none. Default: those that can run, which is `"none"`.
+        processor: as in `tokscale.patch`; and what `native` turns, so `evaluate` must use this same object.
+        baselines: `"none"` runs the model unpatched; `"native"` runs it once per budget in tokens with its processor
+            turned to at most so many (`tokscale.hf.native_budget`), a `skipped` row where that cannot be. Default:
+            those that can run.
         seeds: each cell runs once per seed. PyTorch, numpy and `random` are seeded by it (and given back as they were),
             and a compressor that is named takes it as its `seed`, if it has one.
         out: a CSV file. A cell's rows are appended and on the disk when the cell ends.
@@ -88,7 +92,7 @@ def sweep(
         >>> result = tokscale.sweep(model, ["divprune"], evaluate, budgets=[1, 4])   # doctest: +SKIP
     """
     facts = _facts(model, meta)
-    cells = plan(compressors, budgets, (NONE,) if baselines is None else baselines, seeds, facts, evaluate)
+    cells = plan(compressors, budgets, baselines, seeds, facts, evaluate, processor)
     if out is not None:
         writable(out)
     _preflight(model, cells, processor)
@@ -96,7 +100,7 @@ def sweep(
         for cell in store.todo():
             started, clock = _provenance.now(), time.perf_counter()
             try:
-                rows = _native(model) if cell.label == NATIVE else _run(model, cell, evaluate, processor)
+                rows = _skipped(cell) if cell.reason else _run(model, cell, evaluate, processor)
             except Exception as error:
                 if strict:
                     raise
@@ -104,7 +108,7 @@ def sweep(
                 rows = [{"status": "failed", "error": _one_line(error)}]
             always = {**facts, **cell.columns, "started": started, "rank": store.rank, "world_size": store.world}
             always["n_items"] = None  # a row has what `evaluate` says
-            always["seconds"] = None if cell.label == NATIVE else time.perf_counter() - clock
+            always["seconds"] = None if cell.reason else time.perf_counter() - clock
             finished = [as_row({**always, **{k: v for k, v in row.items() if v is not None}}) for row in rows]
             store.add(cell, finished)
             if log is not None:
@@ -114,26 +118,19 @@ def sweep(
 
 
 def _run(model: Any, cell: Cell, evaluate: Callable[[Any], Any], processor: Any) -> list[Row]:
-    from .observe import Observer
-
     with contextlib.ExitStack() as stack:
         stack.enter_context(_seeded(cell.seed or 0, model))
-        handle = None
-        if cell.label != NONE:
-            from ..hf import patch
-
-            budget: dict[str, Any] = {"num_tokens" if isinstance(cell.budget, int) else "retention_ratio": cell.budget}
-            handle = patch(model, cell.compressor, processor=processor, **budget, **cell.options)
-            stack.enter_context(handle)
         peak = _peak_memory(model)
-        observer = stack.enter_context(Observer(model, handle))
+        observer = stack.enter_context(_observed(model, cell, processor))
         clock = time.perf_counter()
         answer = evaluate(model)
         seconds = time.perf_counter() - clock
     seen = {**observer.columns(), "seconds": seconds, "peak_memory_mib": peak()}
+    if cell.label == NATIVE:
+        seen |= {"native_tokens": None, "compress_ms": None}  # nothing was taken away from what the model was given
     rows = []
     scored = _tasks(answer)
-    if handle is not None and handle.last is None:
+    if observer.handle is not None and observer.handle.last is None:
         raise ArgumentError("evaluate() made no call with images of the model it was given: no token was compressed")
     for task, values in scored.items():
         row = {"status": "ok", **seen, **values}
@@ -141,6 +138,26 @@ def _run(model: Any, cell: Cell, evaluate: Callable[[Any], Any], processor: Any)
             {**row, **_closed_forms(model, row, observer.images_per_prompt), **({"task": task} if task else {})}
         )
     return rows
+
+
+@contextlib.contextmanager
+def _observed(model: Any, cell: Cell, processor: Any) -> Iterator[Observer]:
+    """Give the model as the cell wants it, watched: as it is, with its processor turned, or patched."""
+    from .native import running_native
+    from .observe import Observer
+
+    with contextlib.ExitStack() as stack:
+        if cell.label == NATIVE:
+            yield stack.enter_context(running_native(model, cell, processor))
+            return
+        handle = None
+        if cell.label != NONE:
+            from ..hf import patch
+
+            budget: dict[str, Any] = {"num_tokens" if isinstance(cell.budget, int) else "retention_ratio": cell.budget}
+            handle = patch(model, cell.compressor, processor=processor, **budget, **cell.options)
+            stack.enter_context(handle)
+        yield stack.enter_context(Observer(model, handle))
 
 
 def _tasks(answer: Any) -> dict[str, dict[str, Any]]:
@@ -190,10 +207,8 @@ def _closed_forms(model: Any, row: Mapping[str, Any], images_per_prompt: float |
     return found
 
 
-def _native(model: Any) -> list[Row]:
-    kind = getattr(getattr(model, "config", None), "model_type", None) or type(model).__name__
-    reason = f"native: {kind} has no knob for fewer vision tokens that this version of tokscale can turn"
-    return [{"status": "skipped", "error": reason}]
+def _skipped(cell: Cell) -> list[Row]:
+    return [{"status": "skipped", "error": f"{cell.label}: {cell.reason}"}]
 
 
 def _facts(model: Any, meta: Mapping[str, Any] | None) -> dict[str, Any]:
