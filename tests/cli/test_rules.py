@@ -19,7 +19,7 @@ def test_version_and_help(tokscale_run):
     assert tokscale_run("--version") == (0, f"{tokscale.__version__}\n", "")
     code, out, _ = tokscale_run("--help")
     assert code == 0
-    for command in ("demo", "list", "sweep", "fit", "plot", "profile", "report"):
+    for command in ("demo", "list", "count", "sweep", "fit", "plot", "profile", "report"):
         assert f"\n  {command} " in out
         assert tokscale_run(command, "--help")[0] == 0
 

@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from . import _errors, demo, doctor, fit, list, plot, profile, report, sweep
+from . import _errors, count, demo, doctor, fit, list, plot, profile, report, sweep
 
 __all__ = ["app", "main"]
 
@@ -42,7 +42,9 @@ def _common(
     _errors.show_traceback = debug
 
 
-for _command in (demo.demo, list.list_, doctor.doctor, sweep.sweep, fit.fit, plot.plot, profile.profile, report.report):
+for _command in (
+    demo.demo, list.list_, doctor.doctor, count.count, sweep.sweep, fit.fit, plot.plot, profile.profile, report.report,
+):  # fmt: skip
     app.command(_command.__name__.rstrip("_"))(_errors.guarded(_command))
 
 

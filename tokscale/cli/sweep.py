@@ -81,6 +81,8 @@ def sweep(
     if out is None and not as_json and first:
         sys.stdout.write(HEADER)
         log = lambda row: (sys.stdout.write(to_line(row)), sys.stdout.flush())  # noqa: E731
+    if wanted is None and function is not None and not needed:
+        wanted = ("none",)  # it makes its inputs itself: turning the processor here would change nothing there
     result = run(
         loaded, chosen, score, budgets=known, processor=processor, baselines=wanted, seeds=(seed,), out=out,
         progress=not quiet, log=log, meta=meta,

@@ -36,25 +36,39 @@ def load_model(
     """
     config = load_config(name_or_folder)
     source, dtype = config._name_or_path, _dtype(dtype)
-    folder = Path(source)
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     processor = None
     try:  # before the weights, which take longer
-        processor = AutoProcessor.from_pretrained(source)
-    except Exception as error:  # transformers has many ways to say that there is none
+        processor = load_processor(source)
+    except InputError:
         if processor_required:
-            absent = folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES)
-            why = "" if absent else f" that can be loaded ({type(error).__name__}: {_first_line(error)})"
-            raise InputError(
-                f"{source} holds a model but no processor{why}; put it beside the model: "
-                f"processor.save_pretrained({source!r})"
-            ) from error
+            raise
     try:
         model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, attn_implementation=attn)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"cannot load {source}: {_first_line(error)}") from error
     return model.to(device).eval(), processor
+
+
+def load_processor(source: str | Path) -> Any:
+    """Return the processor of a folder or repository in which `load_config` found a model.
+
+    Raises:
+        InputError: there is none, or none that can be loaded.
+    """
+    from transformers import AutoProcessor
+
+    folder = Path(source)
+    try:
+        return AutoProcessor.from_pretrained(source)
+    except Exception as error:  # transformers has many ways to say that there is none
+        absent = folder.is_dir() and not any((folder / name).is_file() for name in PROCESSOR_FILES)
+        why = "" if absent else f" that can be loaded ({type(error).__name__}: {_first_line(error)})"
+        raise InputError(
+            f"{source} holds a model but no processor{why}; put it beside the model: "
+            f"processor.save_pretrained({str(source)!r})"
+        ) from error
 
 
 def load_config(name_or_folder: str | Path) -> Any:
