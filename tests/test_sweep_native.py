@@ -115,6 +115,25 @@ def test_pictures_that_were_processed_before_are_found_out(model, processor):
     assert "evaluate() must process its pictures while it is called, with the processor that sweep was" in bad["error"]
 
 
+def test_a_tiled_model_whose_configuration_repeats_the_setting():
+    model, processor = FAMILIES["llava_next"].model(), processors.llava_next(32, 16)
+    processor.image_token_id = model.config.image_token_id = processor.tokenizer.convert_tokens_to_ids("<image>")
+    pinpoints = model.config.image_grid_pinpoints = [
+        list(pair) for pair in processor.image_processor.image_grid_pinpoints
+    ]
+
+    def evaluate(model):
+        inputs = processor(images=[Image.new("RGB", (64, 64))], text=["<image> w"], return_tensors="pt")
+        with torch.no_grad():
+            model(**inputs.to(torch.float64))
+        return 0.5
+
+    none, small, medium, large = sweep(model, evaluate, processor, (10, 18, 30), (), strict=True).rows
+    # the picture's 2 x 2, then 2 x 2 in one tile (of two a square fills one) or 4 x 4 in four, a newline per row
+    assert [row["num_tokens_kept"] for row in (none, small, medium, large)] == [None, 10, 10, 24]
+    assert model.config.image_grid_pinpoints is pinpoints
+
+
 def test_what_cannot_be_turned_is_a_row_that_says_why():
     model, processor = make_model().eval(), make_processor()
 

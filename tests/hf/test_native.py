@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import re
 import sys
 
@@ -12,7 +14,7 @@ from tests.hf.processors import FIXED, PROCESSORS, SMALL
 from tests.tiny_models import FAMILIES, IMAGE
 from tokscale.errors import BudgetError, KeywordError, UnsupportedModelError
 from tokscale.hf import native_budget, vision_token_count
-from tokscale.hf.count import by_running
+from tokscale.hf.count import by_arithmetic, by_running
 from tokscale.hf.knobs import SOFT_TOKENS
 from tokscale.hf.native import applied
 from tokscale.hf.turned import turned
@@ -68,6 +70,22 @@ def test_never_more_than_k_and_more_with_a_larger_k(name):
     assert sorted(most.values()) == [*most.values()] and most[1000] > most[least]  # a larger budget keeps no fewer
 
 
+@pytest.mark.parametrize("name", ["qwen2_vl", "glm4v", "gemma4", "llava_next", "llava_onevision"])
+def test_no_size_of_a_picture_goes_beyond(name):
+    processor, draw = SMALL[name](), random.Random(0)
+    for k in (2, 7, 16, 64, 100, 400):
+        if k < LEAST.get(name, 1):
+            continue
+        with applied(processor, k):
+            longest = math.log(min(k, 190))  # pixels: pictures at most k times as long as wide
+            for _ in range(300):
+                area, ratio = math.exp(draw.uniform(4, 16)), math.exp(draw.uniform(-longest, longest))
+                size = max(1, int(math.sqrt(area * ratio))), max(1, int(math.sqrt(area / ratio)))
+                if max(size) <= min(k, 190) * min(size):
+                    (count,) = by_arithmetic(processor, [size])
+                    assert 1 <= count <= k, (k, size)
+
+
 @pytest.mark.parametrize("name", LEAST)
 def test_below_the_least_is_an_error_that_names_it(name):
     processor, least = SMALL[name](), LEAST[name]
@@ -111,6 +129,13 @@ def test_a_setting_with_another_arithmetic_is_refused(monkeypatch):
         UnsupportedModelError, match=r"another arithmetic: with .* it makes 70 vision tokens of a picture"
     ):
         native_budget(processor, 64)
+
+
+def test_a_picture_processor_with_another_arithmetic_is_refused():
+    from transformers import HunYuanVLImageProcessor  # a newline and two marks more, all of them placeholders
+
+    with pytest.raises(UnsupportedModelError, match=r"describes the patches of a picture by tuple and no number"):
+        native_budget(HunYuanVLImageProcessor(), 64)
 
 
 def test_an_image_processor_alone_is_enough_where_pixels_are_counted():

@@ -46,11 +46,17 @@ def _pixels(processor: Any, images: Any, k: int) -> Keywords:
 def _frames(images: Any) -> int:
     """Return by what a picture's pixels are multiplied before they are compared (GLM counts it as a clip of 2)."""
     patches, frames = getattr(images, "get_number_of_image_patches", None), getattr(images, "temporal_patch_size", 1)
-    if patches is None or frames < 2:
+    if patches is None:
         return 1
     unit = images.patch_size * images.merge_size
     size = {"shortest_edge": unit**2, "longest_edge": 100 * unit**2 * frames}
-    return frames if patches(40 * unit, 40 * unit, {"size": size}) <= 100 * images.merge_size**2 else 1
+    found = patches(40 * unit, 40 * unit, {"size": size})
+    if not isinstance(found, int):
+        raise UnsupportedModelError(
+            f"{type(images).__name__} describes the patches of a picture by {type(found).__name__} and no number: how "
+            "many tokens they become is not known. Compress them with tokscale.patch"
+        )
+    return frames if found <= 100 * images.merge_size**2 else 1
 
 
 def _pinpoints(processor: Any, images: Any, k: int) -> Keywords:
