@@ -131,6 +131,20 @@ def test_a_setting_with_another_arithmetic_is_refused(monkeypatch):
         native_budget(processor, 64)
 
 
+def test_tiles_with_another_arithmetic_are_refused():
+    from transformers import Granite4VisionProcessor  # LLaVA-NeXT's tiles, of which it keeps a quarter each way
+
+    processor = processors.llava_next(56)
+    fewer = Granite4VisionProcessor(
+        processor.image_processor, processor.tokenizer, patch_size=14, vision_feature_select_strategy="full",
+        downsample_rate="1/2",
+    )  # fmt: skip
+    with pytest.raises(
+        UnsupportedModelError, match=r"makes 10 vision tokens of a picture of one tile, where .* are 36:"
+    ):
+        native_budget(fewer, 400)
+
+
 def test_a_picture_processor_with_another_arithmetic_is_refused():
     from transformers import HunYuanVLImageProcessor  # a newline and two marks more, all of them placeholders
 

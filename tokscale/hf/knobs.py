@@ -78,6 +78,13 @@ def _pinpoints(processor: Any, images: Any, k: int) -> Keywords:
     known = [list(pair) for pair in images.image_grid_pinpoints]
     fitting = [pair for pair in known if most(*pair) <= k]
     least = most(side, side)
+    with turned(processor, {"image_grid_pinpoints": [[side, side]]}):
+        found = by_running(processor, (side, side))
+    if found != least:
+        raise UnsupportedModelError(
+            f"{type(processor).__name__} makes {found} vision tokens of a picture of one tile, where picture, tile and "
+            f"newlines are {least}: its other counts are not known. Compress them with tokscale.patch"
+        )
     if not fitting and least > k:
         raise _least(
             processor, k, least, f"the picture of {base} tokens, one tile of {across**2} and {across} newlines"
@@ -91,8 +98,10 @@ def _tiles(processor: Any, images: Any, k: int) -> Keywords:
     one = _one_tile(processor, images, side, {"min_patches": 1, "max_patches": 1})
     if one > k:
         raise _least(processor, k, one, "one tile")
-    most = max(1, min(images.max_patches, k // one - 1))
-    return {"min_patches": min(images.min_patches, most), "max_patches": most}
+    own = getattr(processor, "images_kwargs", {})  # go before the image processor's
+    fewest, most = (own.get(name, getattr(images, name)) for name in ("min_patches", "max_patches"))
+    most = max(1, min(most, k // one - 1))
+    return {"min_patches": min(fewest, most), "max_patches": most}
 
 
 def _splits(processor: Any, images: Any, k: int) -> Keywords:

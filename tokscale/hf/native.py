@@ -42,6 +42,7 @@ def native_budget(processor: Any, k: int) -> dict[str, Any]:
     Raises:
         BudgetError: k is no integer >= 1, or less than the processor can be told to make; the message names the least.
         UnsupportedModelError: the processor has no such setting; the message says why.
+        UnsupportedInputError: the processor fails on a blank picture.
 
     Cost: three blank pictures are processed, or counted by the processor's own arithmetic.
 

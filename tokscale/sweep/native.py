@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..errors import BudgetError, UnsupportedModelError
+from ..errors import BudgetError, TokscaleError
 from .observe import Observer
 from .plan import NATIVE, Cell
 
@@ -28,11 +28,11 @@ def native_cells(processor: Any, budgets: Sequence[float], seeds: Sequence[int])
     for budget in tokens:
         try:
             keywords = native_budget(processor, budget)
-        except UnsupportedModelError as error:
-            return [Cell(NATIVE, reason=str(error))]
         except BudgetError as error:
             cells.append(Cell(NATIVE, budget=budget, reason=str(error)))
             continue
+        except TokscaleError as error:
+            return [Cell(NATIVE, reason=str(error))]
         shown = json.dumps(keywords, sort_keys=True)
         cells += [Cell(NATIVE, None, keywords, shown, budget, int(seed)) for seed in seeds]
     return cells
