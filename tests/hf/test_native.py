@@ -183,11 +183,12 @@ def test_the_processor_is_given_back_as_it_was(name):
 
 
 def test_the_processors_own_defaults_go_before_its_image_processors():
-    processor = processors.got_ocr2()
-    with turned(processor, {"crop_to_patches": True, "max_patches": 4}):
-        assert by_running(processor, (256, 64)) == 5 * 256
-        assert native_budget(processor, 800) == {"min_patches": 1, "max_patches": 2}
-    assert "images_kwargs" not in vars(processor) and by_running(processor, (256, 64)) == 256
+    processor = processors.internvl(56, 16)
+    processor.images_kwargs = held = {"crop_to_patches": True, "max_patches": 6}
+    with turned(processor, {"max_patches": 2}):
+        assert by_running(processor, (224, 56)) == 3 * 16
+    assert processor.images_kwargs is held == {"crop_to_patches": True, "max_patches": 6}
+    assert by_running(processor, (224, 56)) == 5 * 16
 
 
 def test_a_model_that_repeats_the_setting_is_turned_too():
