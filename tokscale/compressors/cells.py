@@ -39,6 +39,21 @@ class Cells(NamedTuple):
         table = over_t[:, :, None, None] * over_h[:, None, :, None] * over_w[:, None, None, :]
         return table.flatten(1) / math.prod(self.grid)
 
+    def interpolation(self) -> Tensor:
+        """Return (k, n) float64: bilinear sampling at the cells' centres, clamped to the grid; rows sum to 1.
+
+        Cells longer than a frame sample linearly in time, and average over the whole frame.
+        """
+        longer = self.grid[0] > int(self.parts[0, 0])
+        along = []
+        for axis, size in enumerate(self.grid):
+            token = torch.arange(size, dtype=torch.float64, device="cpu")
+            centre = ((2 * self.index[axis] + 1) * size / (2 * self.parts[axis]) - 0.5).clamp(0, size - 1)
+            hat = (1 - (token - centre[:, None]).abs()).clamp(min=0)
+            along.append(torch.full_like(hat, 1 / size) if longer and axis else hat)
+        t, y, x = along
+        return (t[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).flatten(1)
+
     def squared_distances(self) -> Tensor:
         """Return (k, n) float64: `(dt/T)^2 + (dy/H)^2 + (dx/W)^2`, token centre to cell centre in sizes of the cell."""
         along = []
@@ -130,6 +145,11 @@ def pooling(k: int, grid: tuple[int, ...], dtype: torch.dtype, device: torch.dev
     return (_pooling if torch.compiler.is_compiling() else _cached_pooling)(k, grid, dtype, device)
 
 
+def interpolation(k: int, grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the (k, n) weights of bilinear sampling at cell centres and the (k,) anchors; cached, so do not write."""
+    return (_interpolation if torch.compiler.is_compiling() else _cached_interpolation)(k, grid, dtype, device)
+
+
 def anchors(k: int, grid: tuple[int, ...], device: torch.device) -> Tensor:
     """Return the (k,) int64 anchors on `device`; cached, so do not write."""
     return (_anchors if torch.compiler.is_compiling() else _cached_anchors)(k, grid, device)
@@ -143,6 +163,11 @@ def squared_distances(k: int, grid: tuple[int, ...], dtype: torch.dtype, device:
 def _pooling(k: int, grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     parts = of_grid(k, grid)
     return parts.weights().to(device, dtype), parts.anchors().to(device)
+
+
+def _interpolation(k: int, grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    parts = of_grid(k, grid)
+    return parts.interpolation().to(device, dtype), parts.anchors().to(device)
 
 
 def _anchors(k: int, grid: tuple[int, ...], device: torch.device) -> Tensor:
@@ -165,4 +190,5 @@ def _remembered(build: Callable[..., Any], size: int) -> Callable[..., Any]:
 
 
 _cached_pooling, _cached_distances = _remembered(_pooling, 32), _remembered(_distances, 32)
+_cached_interpolation = _remembered(_interpolation, 32)
 _cached_anchors = _remembered(_anchors, 256)

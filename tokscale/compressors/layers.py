@@ -1,4 +1,4 @@
-"""Small parts that trained compressors share."""
+"""Small parts that compressors share: of the trained ones, and checks of arguments."""
 
 from __future__ import annotations
 
@@ -40,3 +40,9 @@ def real(name: str, value: Any, *, above: float | None = None, least: float | No
         bound = f"> {above:g}" if above is not None else f">= {least:g}"
         raise ArgumentError(f"{name} must be a finite number {bound}, got {value!r}")
     return float(value)
+
+def whole(name: str, value: Any, least: int = 0) -> int:
+    """Return `value` as an int, or raise `ArgumentError` unless it is an integer >= `least`; bool is refused."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ArgumentError(f"{name} must be an integer >= {least}, got {value!r}")
+    return int(value)

@@ -34,5 +34,23 @@ def cosine_matrix(x: Tensor) -> Tensor:
 
 def cosine_distance(x: Tensor) -> Tensor:
     """Return (b, n, n) `1 - cosine`, where values below 1e-6 are 0."""
-    distance = 1 - cosine_matrix(x)
+    return to_distance(cosine_matrix(x))
+
+
+def to_distance(cosine: Tensor) -> Tensor:
+    """Return `1 - cosine` of the same shape, where values below 1e-6 are 0."""
+    distance = 1 - cosine
     return distance.masked_fill_(distance < SAME, 0)
+
+
+def cosine_between(x: Tensor, y: Tensor) -> Tensor:
+    """Return the (b, m, n) cosines of m with n tokens: 1 between two zero tokens, 0 from zero to others."""
+    a, b = unit(x.detach()), unit(y.detach())
+    c = a @ b.transpose(1, 2)
+    return c.masked_fill_((a == 0).all(-1)[:, :, None] & (b == 0).all(-1)[:, None, :], 1)
+
+
+def pair_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return (...) distances `1 - c` of unit tokens (..., d), place by place, by the rules of `cosine_distance`."""
+    c = (a * b).sum(-1)
+    return to_distance(c.masked_fill_((a == 0).all(-1) & (b == 0).all(-1), 1))

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from .. import ops
 from .._checks import one_of, positive_int
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError
 from .base import TokenCompressor
 from .compressed import Compressed, wide
 from .layers import check_width, layer_norm, module_dtype, real
+from .question import image_side, mean_text_cosine, question, text_cosine
 from .registry import register_compressor
-from .similarity import unit
+from .rules import norms
 from .soft_topk import soft_topk
 
 NEEDS = {"norm": (), "text": ("text",), "importance": ("importance",), "learned": ()}
@@ -114,28 +115,16 @@ class TopKSelector(TokenCompressor):
         if self.score == "learned":
             check_width(self, "vision_tokens", x, self.dim)
             return self.mlp(self.norm(x.to(module_dtype(self.norm)))).squeeze(-1).to(wide(x.dtype))
-        norm = x.detach().norm(dim=-1, dtype=torch.float64).to(wide(x.dtype))  # no square over- or underflows
+        norm = norms(x)
         if text_tokens is None:
             return norm
-        image = x if aligned_tokens is None else aligned_tokens
-        if image.shape[-1] != text_tokens.shape[-1]:
-            raise ShapeError(
-                f"{'vision' if aligned_tokens is None else 'aligned'}_tokens has width {image.shape[-1]} and "
-                f"text_tokens {text_tokens.shape[-1]}; pass aligned_tokens= in the text's space"
-            )
-        return self._text_scores(image.detach(), text_tokens.detach(), text_mask, norm)
-
-    def _text_scores(self, image: Tensor, text: Tensor, mask: Tensor | None, norm: Tensor) -> Tensor:
-        if mask is None:
-            mask = text.new_ones(text.shape[:2], dtype=torch.bool)
+        image = image_side(x, aligned_tokens, text_tokens)
+        text, mask = question(text_tokens, text_mask)
         if text.shape[1] == 0:
             return norm
-        kept = mask.sum(1)  # b
-        direction = unit(text.masked_fill(~mask.unsqueeze(-1), 0)).to(norm.dtype)
         if self.text_reduce == "mean":
-            mean = direction.sum(1) / kept.clamp(min=1).unsqueeze(-1)  # the mean cosine is the cosine with the mean
-            scores = self.text_sign * (unit(image).to(norm.dtype) @ mean.unsqueeze(-1)).squeeze(-1)
+            scores = self.text_sign * mean_text_cosine(image, text, mask)
         else:
-            cosine = self.text_sign * (unit(image).to(norm.dtype) @ direction.transpose(1, 2))  # b n t
+            cosine = self.text_sign * text_cosine(image, text)  # b n t
             scores = cosine.masked_fill(~mask.unsqueeze(1), -math.inf).amax(-1)
-        return torch.where(kept.unsqueeze(-1) > 0, scores, norm)
+        return torch.where(mask.any(1, keepdim=True), scores.to(norm.dtype), norm)

@@ -1,0 +1,49 @@
+"""How vision tokens meet the question: widths, the mask, cosines with the unmasked question tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ShapeError
+from .similarity import unit
+
+
+def image_side(vision_tokens: Tensor, aligned_tokens: Tensor | None, text_tokens: Tensor) -> Tensor:
+    """Return the tokens that meet the text, detached: `aligned_tokens` where given, else the vision tokens.
+
+    Raises:
+        ShapeError: they are not as wide as the text.
+    """
+    image = vision_tokens if aligned_tokens is None else aligned_tokens
+    if image.shape[-1] != text_tokens.shape[-1]:
+        raise ShapeError(
+            f"{'vision' if aligned_tokens is None else 'aligned'}_tokens has width {image.shape[-1]} and "
+            f"text_tokens {text_tokens.shape[-1]}; pass aligned_tokens= in the text's space"
+        )
+    return image.detach()
+
+
+def question(text_tokens: Tensor, text_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the question with zeros where it is masked, detached, and its (b, t) mask, True = keep."""
+    text = text_tokens.detach()
+    if text_mask is None:
+        return text, text.new_ones(text.shape[:2], dtype=torch.bool)
+    return text.masked_fill(~text_mask.unsqueeze(-1), 0), text_mask
+
+
+def text_cosine(image: Tensor, text: Tensor) -> Tensor:
+    """Return the (b, n, t) cosines of tokens with a question from `question`; 0 where either is zero or masked."""
+    direction = unit(image)
+    return direction @ unit(text).to(direction.dtype).transpose(1, 2)
+
+
+def mean_text_cosine(image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+    """Return (b, n): the mean cosine with the unmasked question tokens; 0 for an empty question.
+
+    Every row is summed alike, so equal tokens tie exactly and a sample's scores do not depend on its batch.
+    """
+    direction = unit(image)
+    count = mask.sum(1, keepdim=True).clamp(min=1)
+    mean = unit(text).to(direction.dtype).sum(1) / count  # the mean cosine is the product with the mean direction
+    return (direction * mean.unsqueeze(1)).sum(-1)

@@ -1,0 +1,48 @@
+"""The small rules that methods share: stable order and ranks, the range from 0 to 1, norms.
+
+Equal scores go to the lower index everywhere: every order here comes from a stable sort (`torch.topk` promises none).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .compressed import wide
+
+FLAT = 1e-12  # scores that lie within this of one another are one score
+
+
+def order(scores: Tensor) -> Tensor:
+    """Return the indices of (..., n) scores from the largest down, int64; equal scores in ascending index."""
+    return scores.sort(dim=-1, descending=True, stable=True).indices
+
+
+def top(scores: Tensor, m: int) -> Tensor:
+    """Return (..., m) indices of the m largest scores, largest first; equal scores go to the lower index."""
+    return order(scores)[..., :m]
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Return each score's place in `order`, int64 of the same shape: 0 is the largest."""
+    by_rank = order(scores)
+    place = torch.arange(scores.shape[-1], device=scores.device).expand_as(by_rank)
+    return torch.empty_like(by_rank).scatter_(-1, by_rank, place)
+
+
+def kept(mask: Tensor, k: int) -> Tensor:
+    """Return (b, k) int64: where a (b, n) mask that holds k True a sample is True, ascending; no synchronisation."""
+    return mask.to(torch.uint8).sort(dim=-1, descending=True, stable=True).indices[:, :k]
+
+
+def minmax(scores: Tensor) -> Tensor:
+    """Return `(v - min)/(max - min)` over the last axis in float32 or wider; 1 where the range is at most 1e-12."""
+    v = scores.double()
+    low, high = v.aminmax(dim=-1, keepdim=True)
+    size = high - low
+    return torch.where(size <= FLAT, 1.0, (v - low) / size.clamp(min=FLAT)).to(wide(scores.dtype))
+
+
+def norms(x: Tensor, p: int = 2) -> Tensor:
+    """Return the (b, n) p-norms of tokens in float32 or wider; they are summed in float64, so none overflows."""
+    return x.detach().norm(p=p, dim=-1, dtype=torch.float64).to(wide(x.dtype))
