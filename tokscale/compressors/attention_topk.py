@@ -29,9 +29,9 @@ class AttentionTopK(TokenCompressor):
         >>> AttentionTopK(num_tokens=3).compress(x, importance=a).positions
         tensor([[1, 3, 4]])
 
-    Source: Zhang, Cheng, Lu, Zhang, Li, Zhou, Zhang, [CLS] Attention is All You Need for Training-Free Visual Token
-    Pruning: Make VLM Inference Faster (FasterVLM), 2024, arXiv 2412.01818 (version 1). Differs from it in that towers
-    without a [CLS] token give the mean attention that each token receives.
+    Source: Zhang et al., [CLS] Attention is All You Need for Training-Free Visual Token Pruning: Make VLM Inference
+    Faster (FasterVLM), 2024, arXiv 2412.01818 (version 1). Differs from it in that a tower without a [CLS] token gives
+    the mean attention that each token receives.
     """
 
     needs = frozenset({"importance"})

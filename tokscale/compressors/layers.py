@@ -41,6 +41,15 @@ def real(name: str, value: Any, *, above: float | None = None, least: float | No
         raise ArgumentError(f"{name} must be a finite number {bound}, got {value!r}")
     return float(value)
 
+
+def fraction(name: str, value: Any, *, below: bool = False) -> float:
+    """Return `value` as a float, or raise `ArgumentError` unless it lies from 0 to 1 (`below`: not 1 itself)."""
+    fits = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not fits or not 0 <= value <= 1 or (below and value == 1):
+        raise ArgumentError(f"{name} must be a number in [0, 1{')' if below else ']'}, got {value!r}")
+    return float(value)
+
+
 def whole(name: str, value: Any, least: int = 0) -> int:
     """Return `value` as an int, or raise `ArgumentError` unless it is an integer >= `least`; bool is refused."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:

@@ -12,11 +12,16 @@ HUGE = 1e15  # entries above this are divided out first: their squares may overf
 SAME = 1e-6  # distances below this are 0, so that duplicates tie exactly
 
 
+def tamed(x: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """Return x in float32 or wider, divided by its largest entry over `dims` where that is huge: squares then fit."""
+    x = x.to(wide(x.dtype))
+    size = torch.linalg.vector_norm(x, torch.inf, dim=dims, keepdim=True)
+    return torch.where(size > HUGE, x / size, x)
+
+
 def unit(x: Tensor) -> Tensor:
     """Return `x / max(||x||, 1e-12)` in float32 or wider; zero tokens give zeros."""
-    x = x.to(wide(x.dtype))
-    size = x.abs().amax(dim=-1, keepdim=True)
-    x = torch.where(size > HUGE, x / size, x)
+    x = tamed(x, (-1,))
     norm = x.norm(dim=-1, keepdim=True)
     return (x / norm.clamp(min=ZERO)).masked_fill(norm <= ZERO, 0)
 
@@ -26,7 +31,7 @@ def cosine_matrix(x: Tensor) -> Tensor:
     x = x.detach()
     direction = unit(x)
     c = direction @ direction.transpose(1, 2)
-    zero = (direction == 0).all(-1)
+    zero = ~direction.any(-1)
     c.masked_fill_(zero[:, :, None] & zero[:, None, :], 1)
     c.diagonal(dim1=1, dim2=2).fill_(1)
     return c
@@ -47,10 +52,10 @@ def cosine_between(x: Tensor, y: Tensor) -> Tensor:
     """Return the (b, m, n) cosines of m with n tokens: 1 between two zero tokens, 0 from zero to others."""
     a, b = unit(x.detach()), unit(y.detach())
     c = a @ b.transpose(1, 2)
-    return c.masked_fill_((a == 0).all(-1)[:, :, None] & (b == 0).all(-1)[:, None, :], 1)
+    return c.masked_fill_(~(a.any(-1)[:, :, None] | b.any(-1)[:, None, :]), 1)
 
 
 def pair_distance(a: Tensor, b: Tensor) -> Tensor:
     """Return (...) distances `1 - c` of unit tokens (..., d), place by place, by the rules of `cosine_distance`."""
     c = (a * b).sum(-1)
-    return to_distance(c.masked_fill_((a == 0).all(-1) & (b == 0).all(-1), 1))
+    return to_distance(c.masked_fill_(~(a.any(-1) | b.any(-1)), 1))
