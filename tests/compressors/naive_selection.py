@@ -21,16 +21,13 @@ def cosine(u: Tensor, v: Tensor, both_zero: float = 1.0) -> float:
     a, b = float(u.norm()), float(v.norm())
     if a <= 1e-12 or b <= 1e-12:
         return both_zero if a <= 1e-12 and b <= 1e-12 else 0.0
-    return float(u @ v) / (a * b)
+    c = float(u @ v) / (a * b)
+    return 1.0 if 1 - c < 1e-6 else c
 
 
 def cosines(x: Tensor) -> list[list[float]]:
     n = len(x)
     return [[1.0 if i == j else cosine(x[i], x[j]) for j in range(n)] for i in range(n)]
-
-
-def distance(c: float) -> float:
-    return 0.0 if 1 - c < 1e-6 else 1 - c
 
 
 def share(m: int, p: int) -> list[int]:
@@ -49,7 +46,7 @@ def farthest(c: list[list[float]], k: int, chosen: list[int]) -> list[int]:
     n = len(c)
     chosen = list(chosen)
     while len(chosen) < k:
-        near = [min(distance(c[i][j]) for i in chosen) if j not in chosen else -1.0 for j in range(n)]
+        near = [min(1 - c[i][j] for i in chosen) if j not in chosen else -1.0 for j in range(n)]
         chosen.append(top(near, 1)[0])
     return chosen
 
@@ -57,7 +54,7 @@ def farthest(c: list[list[float]], k: int, chosen: list[int]) -> list[int]:
 def divprune(x: Tensor, k: int) -> list[int]:
     c = cosines(x)
     n = len(c)
-    alone = [min((distance(c[i][j]) for i in range(n) if i != j), default=math.inf) for j in range(n)]
+    alone = [min((1 - c[i][j] for i in range(n) if i != j), default=math.inf) for j in range(n)]
     return sorted(farthest(c, k, top(alone, 1)))
 
 
@@ -70,6 +67,7 @@ def dpp_order(kernel: Tensor, c: list[list[float]], k: int) -> list[int]:
         ratio = [-1.0] * n
         for j in set(range(n)) - set(chosen):
             ratio[j] = float(torch.linalg.det(kernel[[*chosen, j]][:, [*chosen, j]])) / volume
+            ratio[j] = round(ratio[j], 9)  # a determinant rounds by its order of pivots, and copies must tie
         best = top(ratio, 1)[0]
         if ratio[best] <= limit:
             return farthest(c, k, chosen)
@@ -108,20 +106,17 @@ def dart(x: Tensor, k: int, text: Tensor, image_pivots: int = 4, text_pivots: in
     return sorted(chosen)
 
 
-def coverage(table: list[list[float]], k: int, weight: list[float]) -> list[int]:
-    """table[r][j]: how well candidate j covers row r."""
-    n, chosen = len(table[0]), []
+def assert_covers(table: list[list[float]], order: list[int], weight: list[float]) -> None:
+    """Each choice has the largest gain left, up to rounding; table[r][j]: how well candidate j covers row r.
+
+    Candidates often tie: where i and j alone are uncovered and each covers the other, both add c_ij + 1 - b_i - b_j.
+    """
     covered = [0.0] * len(table)
-    while len(chosen) < k:
-        gain = [weight[j] * sum(max(0.0, row[j] - b) for row, b in zip(table, covered, strict=True)) for j in range(n)]
-        best = top(gain, 1, [j for j in range(n) if j not in chosen])[0]
-        chosen.append(best)
-        covered = [max(b, row[best]) for row, b in zip(table, covered, strict=True)]
-    return chosen
-
-
-def scope(x: Tensor, k: int, a: list[float], alpha: float = 1.0) -> list[int]:
-    return sorted(coverage(cosines(x), k, [value**alpha for value in a]))
+    for step, best in enumerate(order):
+        gain = [w * sum(max(0.0, row[j] - b) for row, b in zip(table, covered)) for j, w in enumerate(weight)]
+        most = max(gain[j] for j in range(len(weight)) if j not in order[:step])
+        assert best not in order[:step] and gain[best] >= most - 1e-12 * max(1.0, most)
+        covered = [max(b, row[best]) for row, b in zip(table, covered)]
 
 
 def softmax(values: list[float], temperature: float) -> list[float]:
@@ -129,16 +124,15 @@ def softmax(values: list[float], temperature: float) -> list[float]:
     return [part / sum(parts) for part in parts]
 
 
-def mmtok(
-    x: Tensor, k: int, text: Tensor, text_temperature: float = 0.01, vision_temperature: float = 0.2, weight: float = 0.5
-) -> list[int]:
+def mmtok_rows(x: Tensor, text: Tensor, of_text: float, of_vision: float, weight: float) -> list[list[float]]:
+    """Rows to cover at the temperatures `of_text` and `of_vision`."""
     rows = []
     for t in text:
-        chance = softmax([cosine(token, t, both_zero=0.0) for token in x], text_temperature)
+        chance = softmax([cosine(token, t, both_zero=0.0) for token in x], of_text)
         rows.append([value / len(text) for value in chance])
     for row in cosines(x):
-        rows.append([weight * value / len(x) for value in softmax(row, vision_temperature)])
-    return sorted(coverage(rows, k, [1.0] * len(x)))
+        rows.append([weight * value / len(x) for value in softmax(row, of_vision)])
+    return rows
 
 
 def idpruner(x: Tensor, k: int, a: list[float], balance: float = 0.5) -> list[int]:
@@ -219,7 +213,7 @@ def hiprune(k: int, a: list[float], shallow: list[float], grid: tuple[int, ...],
 def evs(x: Tensor, k: int, grid: tuple[int, int, int]) -> list[int]:
     """For k > h w."""
     places = grid[1] * grid[2]
-    change = [math.inf if i < places else distance(cosine(x[i], x[i - places])) for i in range(len(x))]
+    change = [math.inf if i < places else 1 - cosine(x[i], x[i - places]) for i in range(len(x))]
     return sorted(top(change, k))
 
 
@@ -256,6 +250,6 @@ def dycoke(x: Tensor, k: int, grid: tuple[int, int, int], window: int = 4) -> li
     for f, quota in zip(other, share(k - len(chosen), len(other)) if other else [], strict=True):
         inside = f % window
         base = f - inside + (inside - (inside & -inside))
-        change = [distance(cosine(x[f * places + i], x[base * places + i])) for i in range(places)]
+        change = [1 - cosine(x[f * places + i], x[base * places + i]) for i in range(places)]
         chosen += [f * places + i for i in top(change, quota)]
     return sorted(chosen)

@@ -13,7 +13,7 @@ from .layers import fraction
 from .question import image_side, mean_text_cosine, question
 from .registry import register_compressor
 from .rules import FLAT
-from .similarity import cosine_matrix, to_distance
+from .similarity import cosine_matrix
 
 LEAST = 1e-6  # relevance of the least relevant token, before it is divided by the range
 
@@ -70,7 +70,7 @@ class CDPruner(TokenCompressor):
         image = image_side(x, aligned_tokens, text_tokens)
         c = cosine_matrix(x)
         r = self._relevance(self.text_sign * mean_text_cosine(image, *question(text_tokens, text_mask))).to(c.dtype)
-        chosen = ops.greedy_select(c * r[:, :, None] * r[:, None, :], k, method="dpp", fallback=to_distance(c))
+        chosen = ops.greedy_select(c * r[:, :, None] * r[:, None, :], k, method="dpp", fallback=1 - c)
         positions = chosen.positions.sort(dim=1).values
         return Compressed(take(x, positions), positions)
 

@@ -10,7 +10,7 @@ from .. import ops
 from .base import TokenCompressor
 from .compressed import Compressed, take
 from .registry import register_compressor
-from .similarity import cosine_matrix, to_distance
+from .similarity import cosine_matrix
 
 
 @register_compressor("dpp")
@@ -42,6 +42,6 @@ class DPPSelector(TokenCompressor):
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         kernel = cosine_matrix(vision_tokens)
         k = self.output_length(vision_tokens.shape[1])
-        chosen = ops.greedy_select(kernel, k, method="dpp", fallback=to_distance(kernel))
+        chosen = ops.greedy_select(kernel, k, method="dpp", fallback=1 - kernel)
         positions = chosen.positions.sort(dim=1).values
         return Compressed(take(vision_tokens, positions), positions)
