@@ -48,7 +48,7 @@ class Cells(NamedTuple):
         along = []
         for axis, size in enumerate(self.grid):
             token = torch.arange(size, dtype=torch.float64, device="cpu")
-            centre = ((2 * self.index[axis] + 1) * size / (2 * self.parts[axis]) - 0.5).clamp(0, size - 1)
+            centre = ((2 * self.index[axis] + 1).double() * size / (2 * self.parts[axis]) - 0.5).clamp(0, size - 1)
             hat = (1 - (token - centre[:, None]).abs()).clamp(min=0)
             along.append(torch.full_like(hat, 1 / size) if longer and axis else hat)
         t, y, x = along
