@@ -10,7 +10,7 @@ import torch
 
 import tokscale
 from tokscale.compressors import SCOPE, DivPrune, DPPSelector, IDPruner, TokenCompressor, VisPruner
-from tokscale.compressors.coverage import _batched, cover
+from tokscale.compressors.coverage import _batched, _rounded, cover
 
 from . import naive_selection as naive
 from . import toy
@@ -121,21 +121,41 @@ def test_tokens_without_importance_come_last_in_order() -> None:
     assert SCOPE(3).compress(torch.randn(1, 9, 4), importance=a).positions.tolist() == [[0, 1, 6]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_looking_again_at_few_candidates_changes_no_choice(dtype: torch.dtype) -> None:
+def test_both_ways_to_cover_choose_alike() -> None:
     for seed in range(20):
         draw = torch.Generator().manual_seed(seed)
-        table = torch.randint(-2, 5, (3, 31, 9), generator=draw).to(
-            dtype
-        )  # whole numbers: sums are exact, ties are many
-        weight = torch.randint(0, 3, (3, 31), generator=draw).to(dtype)
-        assert torch.equal(cover(table, 30, weight), _batched(table, 30, weight))
+        for table in (
+            torch.randint(-2, 5, (3, 9, 31), generator=draw).float(),  # many ties
+            torch.rand(3, 40, 31, generator=draw).float(),
+        ):
+            weight = torch.randint(0, 3, (3, 31), generator=draw).double()
+            rounded = _rounded(table, 160)
+            assert torch.equal(cover(table, 30, 160, weight), _batched(rounded, 30, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_are_exact_in_any_order(dtype: torch.dtype) -> None:
+    table = _rounded(torch.rand(1, 500, 40, dtype=dtype), 500)
+    mixed = table[:, torch.randperm(500)]
+    assert torch.equal(table.sum(1, dtype=torch.float64), mixed.sum(1, dtype=torch.float64))
+    assert torch.equal(_rounded(table, 500), table)
+
+
+def test_two_that_add_the_same_go_to_the_lower_index() -> None:
+    """After 0, tokens 1 and 2 alone are uncovered: each adds c_12 + 1 - b_1 - b_2."""
+    for seed in range(50):
+        x = torch.randn(1, 3, 2, generator=torch.Generator().manual_seed(seed)).abs()
+        x[0, 0] = torch.tensor([1.0, 1.0])
+        order = order_of(SCOPE(2, 0.0), x, {})[0]
+        c = naive.cosines(x[0].double())
+        if order[0] == 0 and c[1][2] > max(c[0][1], c[0][2]):
+            assert order == [0, 1]
 
 
 def test_cover_leaves_its_table_alone() -> None:
     table = torch.rand(1, 8, 5)
     before = table.clone()
-    cover(table, 4)
+    cover(table, 4, total=8)
     assert torch.equal(table, before)
 
 

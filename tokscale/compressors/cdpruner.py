@@ -68,9 +68,12 @@ class CDPruner(TokenCompressor):
     ) -> Compressed:
         x, k = vision_tokens, self.output_length(vision_tokens.shape[1])
         image = image_side(x, aligned_tokens, text_tokens)
-        c = cosine_matrix(x)
-        r = self._relevance(self.text_sign * mean_text_cosine(image, *question(text_tokens, text_mask))).to(c.dtype)
-        chosen = ops.greedy_select(c * r[:, :, None] * r[:, None, :], k, method="dpp", fallback=1 - c)
+        kernel = cosine_matrix(x)
+        distance = 1 - kernel
+        r = self._relevance(self.text_sign * mean_text_cosine(image, *question(text_tokens, text_mask)))
+        r = r.to(kernel.dtype)
+        kernel.mul_(r.unsqueeze(2)).mul_(r.unsqueeze(1))
+        chosen = ops.greedy_select(kernel, k, method="dpp", fallback=distance)
         positions = chosen.positions.sort(dim=1).values
         return Compressed(take(x, positions), positions)
 

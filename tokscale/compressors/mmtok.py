@@ -34,7 +34,8 @@ class MMTok(TokenCompressor):
         ArgumentError: a temperature or weight is out of range.
         ShapeError: a question of another width than the tokens and no `aligned_tokens`.
 
-    Cost: n^2 d for the cosines, n d t for the question, at most k n (n + t) for the choice; on the CPU a part of that.
+    Cost: n^2 d for the cosines, n d t for the question, at most k n (n + t) for the choice; on the
+    CPU about n (n + t) log k.
 
     Example:
         >>> x = torch.tensor([[[4.0, 0], [5, 1], [3, 2], [0, 4], [-1, 6], [-3, 1]]])
@@ -42,8 +43,7 @@ class MMTok(TokenCompressor):
         tensor([[2, 3, 5]])
 
     Source: Dong et al., MMTok: Multimodal Coverage Maximization for Efficient Inference of VLMs, 2025, arXiv
-    2508.18264. Differs from it in that only tokens whose gain may be the largest are looked at again, with the same
-    choices.
+    2508.18264. Differs from it in that gains are summed exactly, so that tokens that add the same tie.
     """
 
     needs = frozenset({"text"})
@@ -76,8 +76,7 @@ class MMTok(TokenCompressor):
         text, mask = question(text_tokens, text_mask)
         words = torch.softmax(text_cosine(image, text) / self.text_temperature, dim=1)  # b n t, over the image's tokens
         words = words * mask.unsqueeze(1) / mask.sum(1).clamp(min=1).view(b, 1, 1)
-        # candidate j by row: c is symmetric, so the softmax over j of row i is one over the first of the two axes
-        likeness = torch.softmax(cosine_matrix(vision_tokens) / self.vision_temperature, dim=1)
-        table = torch.cat([likeness.mul_(self.vision_weight / n), words.to(likeness.dtype)], 2)
-        positions = cover(table, self.output_length(n)).sort(dim=1).values
+        likeness = torch.softmax(cosine_matrix(vision_tokens) / self.vision_temperature, dim=2)
+        rows = torch.cat([words.transpose(1, 2).double(), likeness.double().mul_(self.vision_weight / n)], 1)
+        positions = cover(rows, self.output_length(n), total=1 + self.vision_weight).sort(dim=1).values
         return Compressed(take(vision_tokens, positions), positions)

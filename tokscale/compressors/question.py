@@ -39,11 +39,11 @@ def text_cosine(image: Tensor, text: Tensor) -> Tensor:
 
 
 def mean_text_cosine(image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    """Return (b, n): the mean cosine with the unmasked question tokens; 0 for an empty question.
-
-    Every row is summed alike, so equal tokens tie exactly and a sample's scores do not depend on its batch.
-    """
+    """Return (b, n): the mean cosine with the unmasked question tokens; 0 for an empty question."""
     direction = unit(image)
     count = mask.sum(1, keepdim=True).clamp(min=1)
     mean = unit(text).to(direction.dtype).sum(1) / count  # the mean cosine is the product with the mean direction
-    return (direction * mean.unsqueeze(1)).sum(-1)
+    twice = mean.unsqueeze(2).expand(
+        -1, -1, 2
+    )  # a product with one column rounds otherwise for one sample than for two
+    return (direction @ twice)[..., 0]

@@ -30,7 +30,7 @@ class SCOPE(TokenCompressor):
     Raises:
         ArgumentError: `alpha` is negative, or an importance is.
 
-    Cost: n^2 d for the cosines, at most k n^2 for the choice; on the CPU about n^2.
+    Cost: n^2 d for the cosines, at most k n^2 for the choice; on the CPU about n^2 log k.
 
     Example:
         >>> x = torch.tensor([[[4.0, 0], [5, 1], [3, 2], [0, 4], [-1, 6], [-3, 1]]])
@@ -39,8 +39,7 @@ class SCOPE(TokenCompressor):
         tensor([[1, 3, 5]])
 
     Source: Deng et al., SCOPE: Saliency-Coverage Oriented Token Pruning for Efficient Multimodal LLMs, 2025, arXiv
-    2510.24214. Differs from it in that only tokens whose gain may be the largest are looked at again, with the same
-    choices.
+    2510.24214. Differs from it in that gains are summed exactly, so that tokens that add the same tie.
     """
 
     needs = frozenset({"importance"})
@@ -52,9 +51,10 @@ class SCOPE(TokenCompressor):
         self.needs = frozenset({"importance"} if self.alpha > 0 else ())
 
     def compress(self, vision_tokens: Tensor, *, importance: Tensor | None = None) -> Compressed:
-        c = cosine_matrix(vision_tokens)
-        weight = None if importance is None else self._weight(importance.detach().double()).to(c.dtype)
-        positions = cover(c, self.output_length(vision_tokens.shape[1]), weight).sort(dim=1).values
+        n = vision_tokens.shape[1]
+        weight = None if importance is None else self._weight(importance.detach().double())
+        chosen = cover(cosine_matrix(vision_tokens), self.output_length(n), total=n, weight=weight)
+        positions = chosen.sort(dim=1).values
         return Compressed(take(vision_tokens, positions), positions)
 
     def _weight(self, a: Tensor) -> Tensor:

@@ -66,12 +66,13 @@ class VisPruner(TokenCompressor):
 
     def _diverse(self, c: Tensor, left: Tensor, size: int) -> Tensor:
         """The `size` >= 1 tokens of `left` (b, r) that the rounds leave; every sample has as many in every round."""
-        n = c.shape[1]
-        flat = c.flatten(1)
+        b, n, _ = c.shape
+        rows = c.flatten(0, 1)
+        start = torch.arange(b, device=c.device).unsqueeze(1) * n
         while left.shape[1] > size:
-            a, b = left[:, 0::2], left[:, 1::2]
-            pairs = a.unsqueeze(2) * n + b.unsqueeze(1)
-            nearest = flat.gather(1, pairs.flatten(1)).view(pairs.shape).amax(2)
-            drop = min(self.step, left.shape[1] - size, a.shape[1])
-            left = torch.cat([a.gather(1, order(nearest)[:, drop:]), b], 1)
+            ours, theirs = left[:, 0::2], left[:, 1::2]
+            # the maximum of whole rows, then A's entries of it: c is symmetric, and rows are read at once
+            near = rows.index_select(0, (theirs + start).flatten()).view(b, -1, n).amax(1).gather(1, ours)
+            drop = min(self.step, left.shape[1] - size, ours.shape[1])
+            left = torch.cat([ours.gather(1, order(near)[:, drop:]), theirs], 1)
         return left
