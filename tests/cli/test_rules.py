@@ -108,6 +108,9 @@ def test_list_is_the_registry(tokscale_run):
     assert max(map(len, table)) <= 80
     (line,) = (line for line in table if line.startswith("cross_attention"))
     assert line.split("  ", 1)[1] == "needs text; uses grid; trainable; hears the question; mixture"
+    text = " ".join(" ".join(table).split())
+    assert "Cost: n^2 d for the distances, k n for the choice. Source: Alvar, Singh, Akbari, Zhang, DivPrune: " in text
+    assert "Differs from" not in text and "Source: none" not in text
 
 
 def test_list_filters(tokscale_run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from typing import Annotated, Any
 
@@ -30,7 +31,9 @@ def list_(
     width = max(map(len, (entry["name"] for entry in entries)), default=0)
     for entry in entries:
         _print.out(f"{entry['name']:{width}}  {_traits(entry)}".rstrip())
-        _print.out(textwrap.fill(entry["summary"], 80, initial_indent="    ", subsequent_indent="    "))
+        for text in (entry["summary"], entry["cost"] and f"Cost: {entry['cost']}", _origin(entry["source"])):
+            if text:
+                _print.out(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
 
 
 def _traits(entry: dict[str, Any]) -> str:
@@ -38,6 +41,12 @@ def _traits(entry: dict[str, Any]) -> str:
     said = [f"{verb} {', '.join(entry[verb])}" for verb in ("needs", "uses") if entry[verb]]
     words = {"trainable": "trainable", "question_aware": "hears the question", "mixture": "mixture"}
     return "; ".join(said + [word for trait, word in words.items() if entry[trait]])
+
+
+def _origin(source: str | None) -> str:
+    """Return where a method comes from, without what differs from it."""
+    origin = re.split(r"[.;]\s+[Dd]iffers from", source or "none")[0]
+    return "" if origin.startswith("none") else f"Source: {origin}"
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def _entry(name: str) -> dict[str, Any]:
 
 
 def _sections(text: str) -> dict[str, str]:
-    """Return the first line of a docstring under "", and its one-paragraph sections such as `Cost: ...` by name."""
+    """Return the first line of a docstring under "", and its paragraphs `Cost: ...` and `Source: ...` by name."""
     lines = text.splitlines() or [""]
     found = {"": lines[0].strip()}
     name = None
@@ -71,7 +80,7 @@ def _sections(text: str) -> dict[str, str]:
         head, colon, rest = line.partition(":")
         if colon and not line.startswith(" ") and head in ("Cost", "Source"):
             name, found[head] = head, rest.strip()
-        elif name and line.startswith(" ") and line.strip():
+        elif name and line.strip():
             found[name] = f"{found[name]} {line.strip()}".strip()
         else:
             name = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -58,19 +60,14 @@ class CDPruner(TokenCompressor):
         self.text_sign = int(one_of("text_sign", text_sign, (1, -1)))
         self.theta = None if theta is None else fraction("theta", theta, below=True)
 
-    def compress(
-        self,
-        vision_tokens: Tensor,
-        *,
-        text_tokens: Tensor,
-        text_mask: Tensor | None = None,
-        aligned_tokens: Tensor | None = None,
-    ) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x, k = vision_tokens, self.output_length(vision_tokens.shape[1])
-        image = image_side(x, aligned_tokens, text_tokens)
+        image = image_side(x, context["aligned_tokens"], context["text_tokens"])
         kernel = cosine_matrix(x)
         distance = 1 - kernel
-        r = self._relevance(self.text_sign * mean_text_cosine(image, *question(text_tokens, text_mask)))
+        r = self._relevance(
+            self.text_sign * mean_text_cosine(image, *question(context["text_tokens"], context["text_mask"]))
+        )
         r = r.to(kernel.dtype)
         kernel.mul_(r.unsqueeze(2)).mul_(r.unsqueeze(1))
         chosen = ops.greedy_select(kernel, k, method="dpp", fallback=distance)

@@ -44,7 +44,7 @@ class Cells(NamedTuple):
 
         Cells longer than a frame sample linearly in time, and average over the whole frame.
         """
-        longer = self.grid[0] > int(self.parts[0, 0])
+        longer = self.grid[0] > self.index.shape[1]
         along = []
         for axis, size in enumerate(self.grid):
             token = torch.arange(size, dtype=torch.float64, device="cpu")

@@ -13,7 +13,6 @@ from typing import Any
 import numpy
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Array = Any  # a numpy array
 
@@ -50,7 +49,7 @@ def _rounded(table: Tensor, total: float) -> Tensor:
     """The table in multiples of the step, without what is negative; float32 entries are, from 2**24 steps on."""
     step = 2.0 ** (math.ceil(math.log2(total)) - 52)
     if table.dtype == torch.float32:
-        return functional.threshold(table, step * 2**24, 0)
+        return torch.threshold(table, step * 2**24, 0)
     shift = 1.5 * 2**52 * step  # the numbers around it are a step apart
     return (table + shift).sub_(shift).clamp_(min=0)
 

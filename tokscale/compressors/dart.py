@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -61,22 +63,21 @@ class DART(TokenCompressor):
         self.needs = frozenset({"text"} if self.text_pivots else ())
         self.question_aware = self.text_pivots > 0
 
-    def compress(
-        self, vision_tokens: Tensor, *, text_tokens: Tensor | None = None, text_mask: Tensor | None = None
-    ) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x = vision_tokens.detach()
         b, n, d = x.shape
         k = self.output_length(n)
         own = top(norms(x, 1), min(self.image_pivots, k)).sort(dim=1).values
         cosine = cosine_between(take(x, own), x)  # b pivots n
         real = torch.ones_like(own, dtype=torch.bool)  # a pivot that only fills a shorter question's row claims none
-        if text_tokens is not None:
+        if self.text_pivots:
+            text_tokens = context["text_tokens"]
             if text_tokens.shape[-1] != d:
                 raise ShapeError(
                     f"text_tokens has width {text_tokens.shape[-1]} and vision_tokens {d}; dart compares the two "
                     "directly: pass the question in the tokens' space, or set text_pivots=0"
                 )
-            pivots, present = self._of_question(*question(text_tokens, text_mask))
+            pivots, present = self._of_question(*question(text_tokens, context["text_mask"]))
             likeness = cosine_between(pivots, x)
             likeness = likeness.masked_fill(~pivots.any(-1, keepdim=True), 0)  # between image and text: 0, not 1
             cosine, real = torch.cat([cosine, likeness.to(cosine.dtype)], 1), torch.cat([real, present], 1)

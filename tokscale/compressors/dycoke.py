@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,7 +52,8 @@ class DyCoke(TokenCompressor):
         super().__init__(num_tokens)
         self.window = positive_int(window, "window")
 
-    def compress(self, vision_tokens: Tensor, *, grid: tuple[int, ...]) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
+        grid = context["grid"]
         b, n, _ = vision_tokens.shape
         k, places = self.output_length(n), grid[-2] * grid[-1]
         frames = range(n // places)

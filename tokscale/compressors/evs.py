@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,8 @@ class EVS(TokenCompressor):
     needs = frozenset({"grid"})
     also_known_as = ("efficient_video_sampling", "temporal_difference")
 
-    def compress(self, vision_tokens: Tensor, *, grid: tuple[int, ...]) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
+        grid = context["grid"]
         b, n, _ = vision_tokens.shape
         k, places = self.output_length(n), grid[-2] * grid[-1]
         if k <= places:

@@ -55,14 +55,12 @@ class HiPrune(TokenCompressor):
         super().__init__(num_tokens)
         self.alpha = real("alpha", alpha, least=0)
 
-    def compress(
-        self, vision_tokens: Tensor, *, importance: Tensor, shallow_importance: Tensor, grid: Any
-    ) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         n = vision_tokens.shape[1]
         k = self.output_length(n)
-        shallow = n - ranks(shallow_importance.detach())  # 1 to n, the largest for the largest
+        shallow = n - ranks(context["shallow_importance"].detach())  # 1 to n, the largest for the largest
         anchor = shallow > n - math.floor(k * self.alpha / 5 + 0.5)
-        tier = torch.where(_beside(anchor, grid), n + shallow, n - ranks(importance.detach()))
+        tier = torch.where(_beside(anchor, context["grid"]), n + shallow, n - ranks(context["importance"].detach()))
         tier = torch.where(anchor, 2 * n + shallow, tier)
         kept = ops.topk_gather(vision_tokens, tier.double(), k)  # distinct whole numbers
         return Compressed(kept.tokens, kept.positions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,10 +51,10 @@ class HoloV(TokenCompressor):
         super().__init__(num_tokens)
         self.chunks = positive_int(chunks, "chunks")
 
-    def compress(self, vision_tokens: Tensor, *, importance: Tensor) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         b, n, _ = vision_tokens.shape
         k, parts = self.output_length(n), min(self.chunks, n)
-        a = importance.detach().double()
+        a = context["importance"].detach().double()
         sizes = [n // parts + (run < n % parts) for run in range(parts)]
         place = torch.arange(sizes[0], device=a.device)  # in a run; the first is among the longest
         size = torch.tensor(sizes, device=a.device)

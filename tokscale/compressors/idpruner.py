@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import ops
@@ -49,9 +51,9 @@ class IDPruner(TokenCompressor):
         super().__init__(num_tokens)
         self.balance = fraction("balance", balance)
 
-    def compress(self, vision_tokens: Tensor, *, importance: Tensor) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         unlike = cosine_matrix(vision_tokens).mul_(self.balance - 1)
-        worth = self.balance * minmax(importance.detach())
+        worth = self.balance * minmax(context["importance"].detach())
         k = self.output_length(vision_tokens.shape[1])
         chosen = ops.greedy_select(unlike, k, method="max_min", relevance=worth.to(unlike.dtype))
         positions = chosen.positions.sort(dim=1).values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -63,17 +65,10 @@ class MMTok(TokenCompressor):
         self.vision_temperature = real("vision_temperature", vision_temperature, above=0)
         self.vision_weight = real("vision_weight", vision_weight, least=0)
 
-    def compress(
-        self,
-        vision_tokens: Tensor,
-        *,
-        text_tokens: Tensor,
-        text_mask: Tensor | None = None,
-        aligned_tokens: Tensor | None = None,
-    ) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         b, n, _ = vision_tokens.shape
-        image = image_side(vision_tokens, aligned_tokens, text_tokens)
-        text, mask = question(text_tokens, text_mask)
+        image = image_side(vision_tokens, context["aligned_tokens"], context["text_tokens"])
+        text, mask = question(context["text_tokens"], context["text_mask"])
         words = torch.softmax(text_cosine(image, text) / self.text_temperature, dim=1)  # b n t, over the image's tokens
         words = words * mask.unsqueeze(1) / mask.sum(1).clamp(min=1).view(b, 1, 1)
         likeness = torch.softmax(cosine_matrix(vision_tokens) / self.vision_temperature, dim=2)

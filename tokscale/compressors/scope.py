@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -50,9 +52,9 @@ class SCOPE(TokenCompressor):
         self.alpha = real("alpha", alpha, least=0)
         self.needs = frozenset({"importance"} if self.alpha > 0 else ())
 
-    def compress(self, vision_tokens: Tensor, *, importance: Tensor | None = None) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         n = vision_tokens.shape[1]
-        weight = None if importance is None else self._weight(importance.detach().double())
+        weight = self._weight(context["importance"].detach().double()) if self.alpha > 0 else None
         chosen = cover(cosine_matrix(vision_tokens), self.output_length(n), total=n, weight=weight)
         positions = chosen.sort(dim=1).values
         return Compressed(take(vision_tokens, positions), positions)

@@ -10,7 +10,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .compressed import wide
 
@@ -76,7 +75,7 @@ def _likeness(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     c = a @ b.transpose(1, 2)
     if not _visible(c) or bool(nothing.any()):
         c.masked_fill_(nothing.unsqueeze(2) & none.unsqueeze(1), 1)
-    return functional.threshold_(c.neg_(), SAME - 1, -1).neg_()
+    return torch.threshold_(c.neg_(), SAME - 1, -1).neg_()
 
 
 def _visible(x: Tensor) -> bool:

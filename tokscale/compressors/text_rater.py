@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,17 +50,10 @@ class TextRater(TokenCompressor):
     question_aware = True
     also_known_as = ("sparsevlm_rater", "raters", "text_guided")
 
-    def compress(
-        self,
-        vision_tokens: Tensor,
-        *,
-        text_tokens: Tensor,
-        text_mask: Tensor | None = None,
-        aligned_tokens: Tensor | None = None,
-    ) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x = vision_tokens
-        text, mask = question(text_tokens, text_mask)
-        image = image_side(x, aligned_tokens, text_tokens)
+        text, mask = question(context["text_tokens"], context["text_mask"])
+        image = image_side(x, context["aligned_tokens"], context["text_tokens"])
         scores = norms(x).double()
         if text.shape[1]:
             scores = torch.where(mask.any(1, keepdim=True), _rated(image, text, mask), scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,8 @@ class VidCom2(TokenCompressor):
     needs = frozenset({"grid"})
     also_known_as = ("vid_com2", "video_compression_commander")
 
-    def compress(self, vision_tokens: Tensor, *, grid: tuple[int, ...]) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
+        grid = context["grid"]
         b, n, d = vision_tokens.shape
         k, places = self.output_length(n), grid[-2] * grid[-1]
         y = _steady(vision_tokens.detach(), max(1, d // 2)).view(b, -1, places, max(1, d // 2))  # b t hw channels

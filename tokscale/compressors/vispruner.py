@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,9 +56,9 @@ class VisPruner(TokenCompressor):
         self.important_ratio = fraction("important_ratio", important_ratio)
         self.step = positive_int(step, "step")
 
-    def compress(self, vision_tokens: Tensor, *, importance: Tensor) -> Compressed:
+    def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         k = self.output_length(vision_tokens.shape[1])
-        ordered = order(importance.detach())
+        ordered = order(context["importance"].detach())
         first = math.floor(k * self.important_ratio)
         important, others = ordered[:, :first], ordered[:, first:]
         diverse = self._diverse(cosine_matrix(vision_tokens), others, k - first) if k > first else others[:, :0]
