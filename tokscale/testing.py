@@ -6,6 +6,7 @@ over everything that is registered.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -194,6 +195,18 @@ def _budget(subject: Subject) -> None:
         raise subject.fail("budget", "16, 5, 16 does not give back the first result")
 
 
+def _copies(subject: Subject) -> None:
+    module = subject.build(5)
+    x = _random(2, 37)
+    context = subject.context(module, x)
+    twin = copy.deepcopy(module)
+    if not equal(module.compress(x, **context), twin.compress(x, **context)):
+        raise subject.fail("copies", "a deep copy gives another result")
+    twin.num_tokens = 3
+    if module.num_tokens != 5 or twin.config() != {**module.config(), "num_tokens": 3}:
+        raise subject.fail("copies", f"a deep copy of {module.config()} set to 3 tokens has {twin.config()}")
+
+
 def _full(subject: Subject) -> None:
     module = subject.build(40)
     x = _random(2, 37)
@@ -247,6 +260,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "dtypes": _dtypes,
     "gradient": _gradient,
     "budget": _budget,
+    "copies": _copies,
     "full": _full,
     "mistakes": _mistakes,
     "folder": _folder,

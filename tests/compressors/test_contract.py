@@ -26,6 +26,15 @@ MODES: dict[str, list[dict[str, Any]]] = {  # besides the defaults
         {"condition": "query", "spatial_bias": False, "mlp_ratio": 0, "out_dim": 8},
         {"collect_scores": True, "num_heads": 2, "depth": 1},
     ],
+    "cdpruner": [{"text_sign": -1, "theta": 0.5}],
+    "dart": [{"image_pivots": 1, "text_pivots": 0}],
+    "scope": [{"alpha": 0.0}],
+    "mmtok": [{"text_temperature": 1.0, "vision_weight": 0.0}],
+    "idpruner": [{"balance": 0.0}],
+    "vispruner": [{"important_ratio": 0.0, "step": 1}],
+    "holov": [{"chunks": 1}],
+    "hiprune": [{"alpha": 5.0}],
+    "dycoke": [{"window": 1}],
 }
 CASES = [(name, mode) for name in list_compressors() for mode in [{}, *MODES.get(name, [])]]
 
@@ -34,6 +43,16 @@ CASES = [(name, mode) for name in list_compressors() for mode in [{}, *MODES.get
 @pytest.mark.parametrize("name, mode", CASES, ids=[f"{n}-{'-'.join(map(str, m.values()))}" for n, m in CASES])
 def test_contract(name: str, mode: dict[str, Any], check: str) -> None:
     CHECKS[check](Subject(compressor_class(name), mode))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_compressors())
+def test_a_long_input_keeps_exactly_k(name: str) -> None:
+    subject = Subject(compressor_class(name), {})
+    x = torch.randn(1, 2880, 16)
+    for k in (1, 64, 2879):
+        module = subject.build(k)
+        subject.run(module, x, subject.context(module, x, (5, 24, 24)), "length", "2880 tokens")
 
 
 class _Wrong(TokenCompressor):

@@ -75,6 +75,10 @@ def test_create_builds_with_keywords() -> None:
         ("avg_pool", "adaptive_pool"),
         ("fuser", "cross_attention"),
         ("max-min", "divprune"),
+        ("fastervlm", "attention_topk"),
+        ("k-dpp", "dpp"),
+        ("matryoshka", "m3"),
+        ("mmr", "idpruner"),
     ],
 )
 def test_an_unknown_name_gets_a_suggestion_and_the_list(name: str, near: str) -> None:
