@@ -64,6 +64,15 @@ class Cells(NamedTuple):
         t, y, x = along
         return (t[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]).flatten(1)
 
+    def inside(self) -> Tensor:
+        """Return (k, n) bool: whether a token's centre lies in each cell; one cell a token, never an empty cell."""
+        along = []
+        for axis, size in enumerate(self.grid):
+            index, parts = self.index[axis, :, None], self.parts[axis, :, None]
+            along.append((2 * torch.arange(size, device="cpu") + 1) * parts // (2 * size) == index)
+        t, y, x = along
+        return (t[:, :, None, None] & y[:, None, :, None] & x[:, None, None, :]).flatten(1)
+
     def _overlap(self, axis: int) -> Tensor:
         """(k, size) int64: how many 1/r-ths of each token lie in each cell; rows sum to `size`."""
         size, index, parts = self.grid[axis], self.index[axis, :, None], self.parts[axis, :, None]
@@ -160,6 +169,11 @@ def squared_distances(k: int, grid: tuple[int, ...], dtype: torch.dtype, device:
     return (_distances if torch.compiler.is_compiling() else _cached_distances)(k, grid, dtype, device)
 
 
+def inside(k: int, grid: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return (k, n) bool, which cell holds each token's centre, on `device`; cached, so do not write."""
+    return (_inside if torch.compiler.is_compiling() else _cached_inside)(k, grid, device)
+
+
 def _pooling(k: int, grid: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     parts = of_grid(k, grid)
     return parts.weights().to(device, dtype), parts.anchors().to(device)
@@ -178,6 +192,10 @@ def _distances(k: int, grid: tuple[int, ...], dtype: torch.dtype, device: torch.
     return of_grid(k, grid).squared_distances().to(device, dtype)
 
 
+def _inside(k: int, grid: tuple[int, ...], device: torch.device) -> Tensor:
+    return of_grid(k, grid).inside().to(device)
+
+
 def _remembered(build: Callable[..., Any], size: int) -> Callable[..., Any]:
     """Cache a table, made outside inference mode: a later training step may be given the same one."""
 
@@ -190,5 +208,5 @@ def _remembered(build: Callable[..., Any], size: int) -> Callable[..., Any]:
 
 
 _cached_pooling, _cached_distances = _remembered(_pooling, 32), _remembered(_distances, 32)
-_cached_interpolation = _remembered(_interpolation, 32)
+_cached_interpolation, _cached_inside = _remembered(_interpolation, 32), _remembered(_inside, 32)
 _cached_anchors = _remembered(_anchors, 256)

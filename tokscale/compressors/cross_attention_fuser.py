@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import one_of, positive_int
-from ..errors import ArgumentError, BudgetError
+from ..errors import ArgumentError
 from .base import TokenCompressor
 from .cells import pooling, squared_distances
 from .compressed import Compressed, mixed, per_sample, wide
 from .fuser_layers import FusionLayer, Pointer
-from .layers import check_width, layer_norm, module_dtype, real
+from .layers import check_queries, check_width, layer_norm, module_dtype, real
 from .registry import register_compressor
 
 CONDITIONS = ("keys", "query", "both", "none")
@@ -133,11 +133,7 @@ class CrossAttentionFuser(TokenCompressor):
             nn.init.orthogonal_(self.residual.weight)
 
     def check_budget(self, num_tokens: int) -> None:
-        if num_tokens > self.num_queries:
-            raise BudgetError(
-                f"num_tokens={num_tokens} exceeds the {self.num_queries} queries this {type(self).__name__} was built "
-                f"with. Use num_tokens <= {self.num_queries}, or build it with num_tokens={num_tokens} and train it."
-            )
+        check_queries(self, num_tokens)
         super().check_budget(num_tokens)
 
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ArgumentError, ShapeError
+from ..errors import ArgumentError, BudgetError, ShapeError
 
 if TYPE_CHECKING:
     from .base import TokenCompressor
@@ -33,12 +33,30 @@ def check_width(owner: TokenCompressor, key: str, tokens: Tensor, dim: int | Non
         )
 
 
-def real(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
-    """Return `value` as a float, or raise `ArgumentError` unless it is a finite number > `above` or >= `least`."""
+def check_queries(owner: TokenCompressor, num_tokens: int) -> None:
+    """Raise `BudgetError` if a module with learned queries has fewer than `num_tokens` of them."""
+    held = owner.num_queries
+    if num_tokens > held:
+        raise BudgetError(
+            f"num_tokens={num_tokens} exceeds the {held} queries this {type(owner).__name__} was built with. "
+            f"Use num_tokens <= {held}, or build it with num_tokens={num_tokens} and train it."
+        )
+
+
+def real(
+    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None
+) -> float:
+    """Return `value` as a float, or raise `ArgumentError` unless it is a finite number within the bounds given."""
     fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not fits or (above is not None and value <= above) or (least is not None and value < least):
-        bound = f"> {above:g}" if above is not None else f">= {least:g}"
-        raise ArgumentError(f"{name} must be a finite number {bound}, got {value!r}")
+    limits = [("> ", above), (">= ", least), ("<= ", most)]
+    bounds = " and ".join(f"{sign}{bound:g}" for sign, bound in limits if bound is not None)
+    if (
+        not fits
+        or (above is not None and value <= above)
+        or (least is not None and value < least)
+        or (most is not None and value > most)
+    ):
+        raise ArgumentError(f"{name} must be a finite number{' ' * bool(bounds)}{bounds}, got {value!r}")
     return float(value)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ShapeError
+from .compressed import wide
 from .similarity import unit
 
 
@@ -43,7 +44,18 @@ def mean_text_cosine(image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
     direction = unit(image)
     count = mask.sum(1, keepdim=True).clamp(min=1)
     mean = unit(text).to(direction.dtype).sum(1) / count  # the mean cosine is the product with the mean direction
-    twice = mean.unsqueeze(2).expand(
-        -1, -1, 2
-    )  # a product with one column rounds otherwise for one sample than for two
+    twice = mean.unsqueeze(2).expand(-1, -1, 2)  # with one column, one sample would round otherwise than two
     return (direction @ twice)[..., 0]
+
+
+def mean_question(text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the mean of the unmasked question tokens, (b, d_t) in float32 or wider, and whether there is one, (b, 1).
+
+    Args:
+        text: (b, t, d_t), t may be 0. mask: (b, t), True = keep; None keeps all.
+    """
+    if mask is None:
+        mask = torch.ones(text.shape[:2], dtype=torch.bool, device=text.device)
+    count = mask.sum(1, keepdim=True)
+    total = text.to(wide(text.dtype)).masked_fill(~mask.unsqueeze(-1), 0).sum(1)
+    return total / count.clamp(min=1), count > 0

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import ops
+
 STEPS = 64  # bisections: more than the bits of a float64 mantissa
 
 
@@ -29,6 +31,25 @@ def soft_topk(scores: Tensor, k: int, temperature: float = 1.0) -> Tensor:
     if k == scores.shape[1]:
         return torch.ones_like(scores)
     return _SoftTopK.apply(scores, k, temperature)
+
+
+def straight_through(
+    vision_tokens: Tensor, scores: Tensor, k: int, temperature: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the k tokens of highest score, their positions, and `p = soft_topk(scores, k, temperature)`.
+
+    The tokens are `x_i (1 + p_i - p_i.detach())`: bitwise x_i, with the gradient of p to the scores.
+
+    Args:
+        vision_tokens: (b, n, d). scores: (b, n).
+
+    Shape: -> (b, k, d), (b, k), (b, n).
+    """
+    tokens, positions = ops.topk_gather(vision_tokens, scores.detach(), k)
+    p = soft_topk(scores, k, temperature)
+    kept = p.gather(1, positions)
+    gate = 1 + (kept - kept.detach())  # exactly 1
+    return tokens * gate.unsqueeze(-1).to(tokens.dtype), positions, p
 
 
 class _SoftTopK(torch.autograd.Function):

@@ -17,7 +17,7 @@ from .layers import check_width, layer_norm, module_dtype, real
 from .question import image_side, mean_text_cosine, question, text_cosine
 from .registry import register_compressor
 from .rules import norms
-from .soft_topk import soft_topk
+from .soft_topk import straight_through
 
 NEEDS = {"norm": (), "text": ("text",), "importance": ("importance",), "learned": ()}
 
@@ -93,11 +93,10 @@ class TopKSelector(TokenCompressor):
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         k = self.output_length(vision_tokens.shape[1])
         scores = self._scores(vision_tokens, **context)
-        tokens, positions = ops.topk_gather(vision_tokens, scores.detach(), k)
         if self.trainable and self.training and torch.is_grad_enabled():
-            p = soft_topk(scores, k, self.temperature).gather(1, positions)
-            gate = 1 + (p - p.detach())  # exactly 1
-            tokens = tokens * gate.unsqueeze(-1).to(tokens.dtype)
+            tokens, positions, _ = straight_through(vision_tokens, scores, k, self.temperature)
+        else:
+            tokens, positions = ops.topk_gather(vision_tokens, scores.detach(), k)
         return Compressed(tokens, positions, None, scores.float())
 
     def _scores(
