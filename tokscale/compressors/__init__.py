@@ -16,23 +16,35 @@ from .compressed import Compressed
 from .cross_attention_fuser import CrossAttentionFuser
 from .dart import DART
 from .divprune import DivPrune
+from .dpc_knn import DPCKNN
 from .dpp_selector import DPPSelector
 from .dycoke import DyCoke
 from .evs import EVS
+from .fastvid import FastVID
 from .grid_resize import GridResize
 from .hiprune import HiPrune
 from .holov import HoloV
 from .idpruner import IDPruner
 from .matryoshka_pooler import MatryoshkaPooler
 from .mmtok import MMTok
+from .mqt import MQTResampler
+from .prumerge import PruMerge
+from .quecc import QueCC
 from .random_sampler import RandomSampler
 from .registry import create_compressor, list_compressors, register_compressor
+from .scissor import Scissor
 from .scope import SCOPE
 from .text_rater import TextRater
+from .token_packer import TokenPacker
+from .tome import ToMe
 from .topk_selector import TopKSelector
+from .trim import TRIM
 from .uniform_sampler import UniformSampler
 from .vidcom2 import VidCom2
+from .vision_selector import VisionSelector
+from .visionzip import VisionZip
 from .vispruner import VisPruner
+from .vscan import VScan
 
 __all__ = [
     "AdaptivePooler",
@@ -42,24 +54,36 @@ __all__ = [
     "Compressed",
     "CrossAttentionFuser",
     "DART",
-    "DivPrune",
+    "DPCKNN",
     "DPPSelector",
+    "DivPrune",
     "DyCoke",
     "EVS",
+    "FastVID",
     "GridResize",
     "HiPrune",
     "HoloV",
     "IDPruner",
-    "MatryoshkaPooler",
     "MMTok",
+    "MQTResampler",
+    "MatryoshkaPooler",
+    "PruMerge",
+    "QueCC",
     "RandomSampler",
     "SCOPE",
+    "Scissor",
+    "TRIM",
     "TextRater",
+    "ToMe",
     "TokenCompressor",
+    "TokenPacker",
     "TopKSelector",
     "UniformSampler",
+    "VScan",
     "VidCom2",
     "VisPruner",
+    "VisionSelector",
+    "VisionZip",
     "allocate",
     "cells",
     "content_weights",
