@@ -14,7 +14,7 @@ from .cells import share
 from .compressed import Compressed, take, wide
 from .density import peaks, squared_distances
 from .groups import averages, themselves
-from .layers import real
+from .layers import fraction, real
 from .registry import register_compressor
 from .rules import ranks, top
 from .similarity import cosine_between, pair_distance, to_distance, unit
@@ -79,8 +79,8 @@ class FastVID(TokenCompressor):
         super().__init__(num_tokens)
         self.segments, self.period = positive_int(segments, "segments"), positive_int(period, "period")
         self.threshold = real("threshold", threshold)
-        self.context_ratio = real("context_ratio", context_ratio, least=0, most=1)
-        self.anchor_weight = real("anchor_weight", anchor_weight, least=0, most=1)
+        self.context_ratio = fraction("context_ratio", context_ratio)
+        self.anchor_weight = fraction("anchor_weight", anchor_weight)
 
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x, grid = vision_tokens.detach(), context["grid"]
@@ -88,7 +88,7 @@ class FastVID(TokenCompressor):
         k, t = self.output_length(n), grid[0] if len(grid) == 3 else 1
         importance = context["importance"].double()
         budgets = share(k, t)
-        contextual = torch.tensor([math.floor(r * self.context_ratio + 1e-9) for r in budgets], device=x.device)
+        contextual = torch.tensor([math.floor(r * self.context_ratio) for r in budgets], device=x.device)
         salient = torch.tensor(budgets, device=x.device) - contextual
         rest = ranks(importance.view(b, t, -1)) >= salient.unsqueeze(1)  # b t hw: not salient
 

@@ -43,20 +43,12 @@ def check_queries(owner: TokenCompressor, num_tokens: int) -> None:
         )
 
 
-def real(
-    name: str, value: Any, *, above: float | None = None, least: float | None = None, most: float | None = None
-) -> float:
-    """Return `value` as a float, or raise `ArgumentError` unless it is a finite number within the bounds given."""
+def real(name: str, value: Any, *, above: float | None = None, least: float | None = None) -> float:
+    """Return `value` as a float, or raise `ArgumentError` unless it is a finite number > `above` or >= `least`."""
     fits = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    limits = [("> ", above), (">= ", least), ("<= ", most)]
-    bounds = " and ".join(f"{sign}{bound:g}" for sign, bound in limits if bound is not None)
-    if (
-        not fits
-        or (above is not None and value <= above)
-        or (least is not None and value < least)
-        or (most is not None and value > most)
-    ):
-        raise ArgumentError(f"{name} must be a finite number{' ' * bool(bounds)}{bounds}, got {value!r}")
+    if not fits or (above is not None and value <= above) or (least is not None and value < least):
+        bound = f"> {above:g}" if above is not None else f">= {least:g}"
+        raise ArgumentError(f"{name} must be a finite number {bound}, got {value!r}")
     return float(value)
 
 

@@ -12,7 +12,7 @@ from .._checks import positive_int
 from .base import TokenCompressor
 from .compressed import Compressed, take, wide
 from .groups import averages, members
-from .layers import real
+from .layers import fraction
 from .registry import register_compressor
 from .rules import order, top
 from .similarity import cosine_between, to_distance
@@ -36,7 +36,7 @@ class VScan(TokenCompressor):
     Shape: (b, n, d), importance and shallow_importance (b, n) -> (b, k, d).
 
     Raises:
-        ArgumentError: `local_ratio` is no number from 0 to 1.
+        ArgumentError: `local_ratio` lies outside [0, 1].
 
     Cost: 2 k n d multiply-adds a sample with `merge`, k d without; n log n.
 
@@ -60,12 +60,12 @@ class VScan(TokenCompressor):
     def __init__(self, num_tokens: int, window: int = 6, local_ratio: float = 0.5, merge: bool = True) -> None:
         super().__init__(num_tokens)
         self.window = positive_int(window, "window")
-        self.local_ratio = real("local_ratio", local_ratio, least=0, most=1)
+        self.local_ratio = fraction("local_ratio", local_ratio)
         self.merge = self.mixture = bool(merge)
 
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x, k = vision_tokens, self.output_length(vision_tokens.shape[1])
-        count = math.floor(k * self.local_ratio + 1e-9)  # .29 * 100 is 28.999...
+        count = math.floor(k * self.local_ratio)
         shallow, late = context["shallow_importance"], context["importance"].to(torch.float64)
         local = self._by_window(shallow, context["grid"])[:, :count]
         positions = top(late.scatter(1, local, torch.inf), k).sort(1).values  # all local ones, and the best others
