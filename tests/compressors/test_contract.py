@@ -35,6 +35,11 @@ MODES: dict[str, list[dict[str, Any]]] = {  # besides the defaults
     "holov": [{"chunks": 1}],
     "hiprune": [{"alpha": 5.0}],
     "dycoke": [{"window": 1}],
+    "visionzip": [{"num_contextual": 1, "merge": "mean"}],
+    "vscan": [{"window": 2, "local_ratio": 1, "merge": False}],
+    "tome": [{"metric": "keys"}],
+    "fastvid": [{"segments": 1, "threshold": -1, "context_ratio": 1, "period": 2}],
+    "mqt": [{"keys": "position"}],
 }
 CASES = [(name, mode) for name in list_compressors() for mode in [{}, *MODES.get(name, [])]]
 

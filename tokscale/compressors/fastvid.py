@@ -17,7 +17,7 @@ from .groups import averages, themselves
 from .layers import fraction, real
 from .registry import register_compressor
 from .rules import ranks, top
-from .similarity import cosine_between, pair_distance, to_distance, unit
+from .similarity import cosine_between, pair_distance, unit
 
 NEIGHBOURS = 4
 
@@ -78,7 +78,7 @@ class FastVID(TokenCompressor):
     ) -> None:
         super().__init__(num_tokens)
         self.segments, self.period = positive_int(segments, "segments"), positive_int(period, "period")
-        self.threshold = real("threshold", threshold)
+        self.threshold = real("threshold", threshold, least=-1)
         self.context_ratio = fraction("context_ratio", context_ratio)
         self.anchor_weight = fraction("anchor_weight", anchor_weight)
 
@@ -103,8 +103,8 @@ class FastVID(TokenCompressor):
         of_token = segment.repeat_interleave(n // t, 1)
         joins = is_centre.gather(1, positions).unsqueeze(2) & rest.unsqueeze(1)
         joins &= segment.gather(1, frame).unsqueeze(2) == of_token.unsqueeze(1)
-        far = to_distance(cosine_between(take(x, positions), x)).masked_fill_(~joins, torch.inf)
-        joined = joins & _first_least(far, frame, t)
+        near = cosine_between(take(x, positions), x).masked_fill_(~joins, -torch.inf)
+        joined = joins & _first_best(near, frame, t)
         count = joined.sum(-1, keepdim=True)
         dtype = wide(x.dtype)
         weight = (1 / (count.to(dtype) + 1)).clamp(min=self.anchor_weight)  # 1 where none joined
@@ -130,12 +130,12 @@ class FastVID(TokenCompressor):
         return anchor * ((part + 1) * total // parts - part * total // parts)
 
 
-def _first_least(far: Tensor, frame: Tensor, t: int) -> Tensor:
-    """Return (b, k, n) bool: for every token the first of the least of `far` among the outputs of each frame (b, k)."""
-    b, k, n = far.shape
+def _first_best(near: Tensor, frame: Tensor, t: int) -> Tensor:
+    """Return (b, k, n) bool: for every token the first of the largest `near` among the outputs of each frame (b, k)."""
+    b, k, n = near.shape
     frames = frame.unsqueeze(2).expand(b, k, n)
-    least = far.new_full((b, t, n), torch.inf).scatter_reduce(1, frames, far, "amin")
-    index = torch.arange(k, device=far.device).view(1, k, 1)
-    tied = torch.where(far == least.gather(1, frames), index, k)
+    best = near.new_full((b, t, n), -torch.inf).scatter_reduce(1, frames, near, "amax")
+    index = torch.arange(k, device=near.device).view(1, k, 1)
+    tied = torch.where(near == best.gather(1, frames), index, k)
     first = tied.new_full((b, t, n), k).scatter_reduce(1, frames, tied, "amin")
     return index == first.gather(1, frames)

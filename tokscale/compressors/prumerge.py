@@ -13,7 +13,7 @@ from .compressed import Compressed, take, wide
 from .groups import themselves
 from .registry import register_compressor
 from .rules import top
-from .similarity import cosine_between, to_distance
+from .similarity import cosine_between
 
 
 @register_compressor("prumerge")
@@ -58,10 +58,10 @@ class PruMerge(TokenCompressor):
         positions, kept = top(a, k).sort(1).values, top(a, k - 1)  # the former also holds the best of the others
         is_kept = torch.zeros_like(a, dtype=torch.bool).scatter_(1, kept, True)
         whole = is_kept.gather(1, positions).unsqueeze(-1)  # b k 1; False in the row of the others
-        far = to_distance(cosine_between(take(keys, positions), keys))
-        far.scatter_(2, positions.unsqueeze(-1), torch.inf)  # no neighbour of its own
-        chosen = top(-far, min(self.neighbours, n - 1))
-        added = torch.zeros_like(far, dtype=torch.bool).scatter_(2, chosen, True)
+        near = cosine_between(take(keys, positions), keys)
+        near.scatter_(2, positions.unsqueeze(-1), -torch.inf)  # no neighbour of its own
+        chosen = top(near, min(self.neighbours, n - 1))
+        added = torch.zeros_like(near, dtype=torch.bool).scatter_(2, chosen, True)
         added = torch.where(whole, added, ~is_kept.unsqueeze(1))
         weights = added * a.unsqueeze(1) + themselves(positions, n, dtype) * whole
         return Compressed.mix(vision_tokens, weights, positions)

@@ -11,7 +11,7 @@ from .._checks import positive_int
 from .attention_layers import CellAttention, two_layers
 from .base import TokenCompressor
 from .cells import inside, pooling
-from .compressed import Compressed, mixed, per_sample
+from .compressed import Compressed, mixed, per_sample, wide
 from .layers import check_width, layer_norm, module_dtype
 from .question import mean_question
 from .registry import register_compressor
@@ -73,7 +73,7 @@ class QueCC(TokenCompressor):
         x = vision_tokens.to(dtype)
         question, asked = mean_question(context["text_tokens"], context["text_mask"])
         shift = torch.where(asked, self.from_text(question.to(dtype)), 0)
-        matrix, anchors = pooling(k, grid, torch.float32, device)
+        matrix, anchors = pooling(k, grid, wide(dtype), device)
         queries = mixed(self.to_queries(x + shift.unsqueeze(1)), matrix)
         tokens = self.in_cells(queries.to(dtype), x, inside(k, grid, device))
         return Compressed(tokens.to(vision_tokens.dtype), per_sample(anchors, b))

@@ -11,7 +11,8 @@ from .base import TokenCompressor
 from .compressed import Compressed, mixed, take, wide
 from .groups import averages, members
 from .registry import register_compressor
-from .similarity import cosine_between, cosine_distance, to_distance
+from .rules import order
+from .similarity import cosine_between, cosine_matrix
 
 
 @register_compressor("scissor")
@@ -46,47 +47,47 @@ class Scissor(TokenCompressor):
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x, n, dtype = vision_tokens.detach(), vision_tokens.shape[1], wide(vision_tokens.dtype)
         k = self.output_length(n)
-        component = components(cosine_distance(x), k)  # b n, numbered from 0
+        component = components(cosine_matrix(x), k)  # b n, numbered from 0
         inside = members(component, torch.arange(k, device=x.device).expand(len(x), k))  # b k n
         centres = mixed(x, averages(inside, dtype))
-        far = to_distance(cosine_between(centres, x)).masked_fill_(~inside, torch.inf)
-        positions, turn = far.argmin(-1).sort(1)
+        near = cosine_between(centres, x).masked_fill_(~inside, -torch.inf)
+        positions, turn = near.argmax(-1).sort(1)
         inside, centres = take(inside, turn), take(centres, turn)
-        nearest = to_distance(cosine_between(x, centres)).argmin(-1)
+        nearest = cosine_between(x, centres).argmax(-1)
         joined = members(positions.gather(1, nearest), positions).to(dtype)
         weights = (averages(inside, dtype) + joined) / (1 + joined.sum(-1, keepdim=True))
         return Compressed.mix(vision_tokens, weights, positions)
 
 
-def components(distance: Tensor, k: int) -> Tensor:
-    """Return (b, n): the component, 0 to k - 1, of each token when the nearest pairs are joined until k are left.
+def components(likeness: Tensor, k: int) -> Tensor:
+    """Return (b, n): the component, 0 to k - 1, of each token when the pairs most alike are joined until k are left.
 
     Args:
-        distance: (b, n, n), symmetric; pairs of equal distance go in order (i, j), i < j.
+        likeness: (b, n, n), symmetric; pairs equally alike go in order (i, j), i < j.
     """
-    b, n, _ = distance.shape
-    sample, index = torch.arange(b, device=distance.device), torch.arange(n, device=distance.device)
-    nearest = distance.new_full((b, n), torch.inf)  # to the tree, infinite inside it
+    b, n, _ = likeness.shape
+    sample, index = torch.arange(b, device=likeness.device), torch.arange(n, device=likeness.device)
+    best = likeness.new_full((b, n), -torch.inf)  # of the pairs with the tree; least inside it
     pair = index.new_full((b, n), n * n)  # the number of that pair, i n + j
-    outside = torch.ones(b, n, dtype=torch.bool, device=distance.device)
+    outside = torch.ones(b, n, dtype=torch.bool, device=likeness.device)
     vertex = index.new_zeros(b)  # the first one
     vertices, lengths, pairs = [vertex], [], []
-    for _ in range(n - 1):  # Prim: the nearest pair that leaves the tree
+    for _ in range(n - 1):  # Prim: the best pair that leaves the tree
         outside[sample, vertex] = False
-        nearest[sample, vertex] = torch.inf
-        row, own = distance[sample, vertex], vertex.unsqueeze(1)
+        best[sample, vertex] = -torch.inf
+        row, own = likeness[sample, vertex], vertex.unsqueeze(1)
         number = torch.minimum(own, index) * n + torch.maximum(own, index)
-        closer = ((row < nearest) | ((row == nearest) & (number < pair))) & outside
-        nearest, pair = torch.where(closer, row, nearest), torch.where(closer, number, pair)
-        length = nearest.amin(1)
-        vertex = pair.masked_fill(nearest > length.unsqueeze(1), n * n).argmin(1)
+        better = ((row > best) | ((row == best) & (number < pair))) & outside
+        best, pair = torch.where(better, row, best), torch.where(better, number, pair)
+        length = best.amax(1)
+        vertex = pair.masked_fill(best < length.unsqueeze(1), n * n).argmin(1)
         vertices.append(vertex)
         lengths.append(length)
         pairs.append(pair[sample, vertex])
     # Prim leaves a component only when all of it is in the tree, so a component is a run between two of the cut edges.
     length, number, vertex = torch.stack(lengths, 1), torch.stack(pairs, 1), torch.stack(vertices, 1)
     by_pair = number.argsort(dim=1, stable=True)
-    by_length = by_pair.gather(1, length.gather(1, by_pair).argsort(dim=1, stable=True))
-    cut = torch.zeros(b, n, dtype=torch.int64, device=distance.device)
+    by_length = by_pair.gather(1, order(length.gather(1, by_pair)))
+    cut = torch.zeros(b, n, dtype=torch.int64, device=likeness.device)
     cut.scatter_(1, 1 + by_length[:, n - k :], 1)  # the last k - 1 of n - 1 edges
     return torch.empty_like(cut).scatter_(1, vertex, cut.cumsum(1))

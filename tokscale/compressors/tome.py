@@ -13,7 +13,7 @@ from .compressed import Compressed, take, wide
 from .groups import averages, members, others
 from .registry import register_compressor
 from .rules import top
-from .similarity import cosine_between, to_distance
+from .similarity import cosine_between
 
 
 @register_compressor("tome")
@@ -80,6 +80,6 @@ class ToMe(TokenCompressor):
 def _matches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the places (b, r) that merge, ascending, and the places they merge into."""
     n = x.shape[1]
-    least, nearest = to_distance(cosine_between(x[:, 0::2], x[:, 1::2])).min(-1)
-    chosen = top(-least, min(n - k, n // 2)).sort(1).values
+    most, nearest = cosine_between(x[:, 0::2], x[:, 1::2]).max(-1)
+    chosen = top(most, min(n - k, n // 2)).sort(1).values
     return 2 * chosen, 2 * nearest.gather(1, chosen) + 1

@@ -15,7 +15,7 @@ from .groups import averages, members, others, themselves
 from .layers import whole
 from .registry import register_compressor
 from .rules import top
-from .similarity import cosine_between, to_distance
+from .similarity import cosine_between
 
 
 @register_compressor("visionzip")
@@ -81,7 +81,7 @@ class VisionZip(TokenCompressor):
         weights = themselves(positions, n, dtype)
         if c:
             keys = context["keys"]
-            nearest = to_distance(cosine_between(take(keys, rest), take(keys, centres))).argmin(-1)  # b N
+            nearest = cosine_between(take(keys, rest), take(keys, centres)).argmax(-1)  # b N
             owner = torch.full_like(context["importance"], -1, dtype=torch.int64)
             owner.scatter_(1, rest, centres.gather(1, nearest)).scatter_(1, centres, -1)
             joined = averages(members(owner, positions), dtype)

@@ -15,7 +15,7 @@ from .groups import averages, members
 from .layers import fraction
 from .registry import register_compressor
 from .rules import order, top
-from .similarity import cosine_between, to_distance
+from .similarity import cosine_between
 
 
 @register_compressor("vscan")
@@ -71,7 +71,7 @@ class VScan(TokenCompressor):
         positions = top(late.scatter(1, local, torch.inf), k).sort(1).values  # all local ones, and the best others
         if not self.merge:
             return Compressed(take(x, positions), positions)
-        nearest = to_distance(cosine_between(x, take(x, positions))).argmin(-1)
+        nearest = cosine_between(x, take(x, positions)).argmax(-1)
         owner = positions.gather(1, nearest).scatter_(1, positions, positions)
         return Compressed.mix(x, averages(members(owner, positions), wide(x.dtype)), positions)
 
