@@ -1,4 +1,4 @@
-"""The examples in the docstrings, and `torch.compile` of the modules that need no generator."""
+"""The examples in the docstrings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 import tokscale.compressors
 import tokscale.testing
 from tokscale import TokenCompressor
-from tokscale.testing import Subject
 
 MODULES = [f"tokscale.compressors.{m.name}" for m in pkgutil.iter_modules(tokscale.compressors.__path__)]
 
@@ -35,14 +34,3 @@ def type_of(name: str) -> type[TokenCompressor]:
     from tokscale.compressors.registry import compressor_class
 
     return compressor_class(name)
-
-
-@pytest.mark.parametrize("name", [name for name in tokscale.list_compressors() if name != "random"])  # a generator
-def test_modules_compile_into_one_graph(name: str) -> None:
-    subject = Subject(type_of(name), {})
-    module, x = subject.build(5), torch.randn(2, 36, 16)
-    context = subject.context(module, x, (6, 6))
-    with torch.no_grad():
-        compiled = torch.compile(module, backend="eager", fullgraph=True)
-        assert torch.equal(compiled(x, **context), module(x, **context))
-    torch.compiler.reset()

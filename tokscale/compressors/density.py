@@ -15,10 +15,10 @@ def squared_distances(x: Tensor) -> Tensor:
     """
     x = x.detach().double()
     norm = x.square().sum(-1)
-    both = norm.unsqueeze(1) + norm.unsqueeze(2)
-    square = torch.baddbmm(both, x, x.transpose(1, 2), alpha=-2)
+    square = torch.baddbmm(norm.unsqueeze(1) + norm.unsqueeze(2), x, x.transpose(1, 2), alpha=-2)
     square = torch.minimum(square, square.transpose(1, 2))
-    return square.masked_fill_(square <= SAME * both, 0) / x.shape[-1]
+    square.masked_fill_(square <= SAME * (norm.unsqueeze(1) + norm.unsqueeze(2)), 0)
+    return square.div_(x.shape[-1])
 
 
 def peaks(square: Tensor, neighbours: int, mask: Tensor | None = None) -> Tensor:
@@ -45,7 +45,7 @@ def peaks(square: Tensor, neighbours: int, mask: Tensor | None = None) -> Tensor
     mine, other = near.unsqueeze(2), near.unsqueeze(1)
     denser = (other < mine) | ((other == mine) & (index < index.unsqueeze(1)))
     delta = square.masked_fill(~denser, torch.inf).amin(-1)
-    largest = square.masked_fill(square.isinf(), 0).amax((1, 2)).unsqueeze(1)
+    largest = (square if mask is None else square.masked_fill(square.isinf(), 0)).amax((1, 2)).unsqueeze(1)
     delta = torch.where(delta.isinf(), largest, delta)
     least = torch.finfo(square.dtype).min
     scores = torch.where(delta > 0, delta.log() / 2 - near, least)

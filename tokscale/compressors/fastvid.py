@@ -59,8 +59,9 @@ class FastVID(TokenCompressor):
         >>> method.compress(x, importance=a, grid=(3, 1, 2)).positions
         tensor([[1, 3, 4, 5]])
 
-    Source: Shen, Gong, He, Zhang, et al., FastVID: Dynamic Density Pruning for Fast Video Large Language Models, 2025,
-    arXiv 2503.11187. Differs from it in the mean of a frame's tokens for its vector, and in that exactly k come out.
+    Source: Shen, Gong, He, Zhang, Liu, Zhao, Ding, FastVID: Dynamic Density Pruning for Fast Video Large Language
+    Models, 2025, arXiv 2503.11187. Differs from it in the mean of a frame's tokens for its vector, and in that exactly
+    k come out.
     """
 
     needs = frozenset({"importance", "grid"})

@@ -36,9 +36,9 @@ class Scissor(TokenCompressor):
         >>> Scissor(num_tokens=3).compress(x).positions
         tensor([[1, 4, 5]])
 
-    Source: Sun, Xin, Wu, Chen, et al., LLaVA-Scissor: Token Compression with Semantic Connected Components for Video
-    LLMs, 2025, arXiv 2506.21862. Differs from it in that the threshold is the one that leaves exactly k, in that no
-    pair is left out by sampling, and in one level (published: frames, then the clip).
+    Source: Sun, Zhao, Wei, Hou, LLaVA-Scissor: Token Compression with Semantic Connected Components for Video LLMs,
+    2025, arXiv 2506.21862. Differs from it in that the threshold is the one that leaves exactly k, in that no pair is
+    left out by sampling, and in one level (published: frames, then the clip).
     """
 
     mixture = True

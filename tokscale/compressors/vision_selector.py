@@ -45,9 +45,9 @@ class VisionSelector(TokenCompressor):
         >>> VisionSelector(num_tokens=4, dim=16)(torch.randn(2, 36, 16)).shape
         torch.Size([2, 4, 16])
 
-    Source: Zhu, et al., VisionSelector: End-to-End Learnable Visual Token Compression for Efficient Multimodal LLMs,
-    2025, arXiv 2510.16598. Differs from it in that projections start with a standard deviation of .02 (1e-4 leaves
-    fresh scores to rounding), and in a temperature that the caller lowers.
+    Source: Zhu, Zhu, Lu, Yan, Li, Liu, Fu, Zha, VisionSelector: End-to-End Learnable Visual Token Compression for
+    Efficient Multimodal LLMs, 2025, arXiv 2510.16598. Differs from it in that projections start with a standard
+    deviation of .02 (1e-4 leaves fresh scores to rounding), and in a temperature that the caller lowers.
     """
 
     trainable = True

@@ -47,9 +47,9 @@ class VScan(TokenCompressor):
         >>> VScan(3, window=2).compress(x, importance=late, shallow_importance=early, grid=(2, 3)).positions
         tensor([[1, 2, 3]])
 
-    Source: Zhang, et al., VScan: Rethinking Visual Token Reduction for Efficient Large Vision-Language Models, 2025,
-    arXiv 2505.22654. Differs from it in that any grid and any share of local tokens is possible; this is its first
-    stage, before the language model.
+    Source: Zhang, Ma, Fang, Yu, Zhang, Zhang, Xie, Sycara, Mi, Yu, VScan: Rethinking Visual Token Reduction for
+    Efficient Large Vision-Language Models, 2025, arXiv 2505.22654. Differs from it in that any grid and any share of
+    local tokens is possible; this is its first stage, before the language model.
     """
 
     needs = frozenset({"importance", "shallow_importance", "grid"})
