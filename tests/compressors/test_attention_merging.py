@@ -116,6 +116,10 @@ def test_prumerge_suggests_one_more_than_the_outliers() -> None:
         assert count == 1 + sum(value > third + 1.5 * (third - first) for value in row)
     assert suggested[2] >= 3
     assert PruMerge.suggest_num_tokens(torch.ones(2, 9)) == [1, 1]
+    with pytest.raises(tokscale.ShapeError, match=r"^importance must be \(batch, tokens\), got shape \(9,\)$"):
+        PruMerge.suggest_num_tokens(torch.ones(9))
+    with pytest.raises(tokscale.NonFiniteError, match=r"^importance is not finite in sample \[1\]$"):
+        PruMerge.suggest_num_tokens(torch.tensor([[1.0, 2], [3, torch.nan]]))
 
 
 def test_prumerge_takes_the_mean_importance_of_every_head_apart() -> None:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from .._checks import positive_int
+from ..errors import ShapeError
+from ._guards import check_finite
 from .base import TokenCompressor
 from .compressed import Compressed, take, wide
 from .groups import themselves
@@ -71,12 +73,18 @@ class PruMerge(TokenCompressor):
         """Return for each sample 1 + the number of outliers, `a > Q3 + 1.5 (Q3 - Q1)`: the published budget.
 
         Args:
-            importance: (b, n).
+            importance: (b, n), finite.
+
+        Raises:
+            ShapeError, NonFiniteError: it is no such tensor.
 
         Example:
             >>> PruMerge.suggest_num_tokens(torch.tensor([[1.0, 1, 1, 1, 1, 9], [1, 2, 3, 4, 5, 6]]))
             [2, 1]
         """
+        if importance.ndim != 2 or importance.shape[1] < 1:
+            raise ShapeError(f"importance must be (batch, tokens), got shape {tuple(importance.shape)}")
+        check_finite([("importance", importance)])
         a = importance.double()
         first, third = torch.quantile(a, 0.25, dim=1, keepdim=True), torch.quantile(a, 0.75, dim=1, keepdim=True)
         return (1 + (a > third + 1.5 * (third - first)).sum(1)).tolist()
