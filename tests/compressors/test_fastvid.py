@@ -102,6 +102,15 @@ def test_fewer_tokens_than_frames() -> None:
     assert torch.equal(result.tokens, x.gather(1, result.positions[..., None].expand(-1, -1, 8)))
 
 
+def test_frames_are_taken_in_turn_where_the_distances_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, given = torch.randn(2, 60, 8), {"importance": torch.rand(2, 60), "grid": (5, 3, 4)}
+    expected = FastVID(20).compress(x, **given)
+    monkeypatch.setattr("tokscale.compressors.density.AT_ONCE", 3 * 12**2)
+    result = FastVID(20).compress(x, **given)
+    assert torch.equal(result.positions, expected.positions)
+    torch.testing.assert_close(result.tokens, expected.tokens)
+
+
 def test_one_frame() -> None:
     x, a = torch.randn(2, 24, 8), torch.rand(2, 24)
     image = FastVID(7).compress(x, importance=a, grid=(4, 6))

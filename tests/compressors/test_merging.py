@@ -113,7 +113,7 @@ def test_dpc_gives_each_distinct_token_its_own_cluster_before_a_copy() -> None:
 def test_dpc_takes_samples_in_turn_where_the_distances_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(5, 40, 4)
     expected = DPCKNN(7).compress(x)
-    monkeypatch.setattr("tokscale.compressors.dpc_knn.AT_ONCE", 2 * 40**2)
+    monkeypatch.setattr("tokscale.compressors.density.AT_ONCE", 2 * 40**2)
     result = DPCKNN(7).compress(x)
     assert torch.equal(result.positions, expected.positions)
     torch.testing.assert_close(result.tokens, expected.tokens)

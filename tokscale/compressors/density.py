@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+AT_ONCE = 2**25  # pairs of tokens whose distances are held at a time: samples are taken in turn above that
 SAME = 1e-12  # a squared distance below this share of the squared norms is 0, so that duplicates tie exactly
 
 
@@ -50,3 +51,8 @@ def peaks(square: Tensor, neighbours: int, mask: Tensor | None = None) -> Tensor
     least = torch.finfo(square.dtype).min
     scores = torch.where(delta > 0, delta.log() / 2 - near, least)
     return scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+
+
+def in_turn(x: Tensor) -> int:
+    """Return of how many samples (b, n, d) the distances are held at a time."""
+    return max(1, AT_ONCE // x.shape[1] ** 2)

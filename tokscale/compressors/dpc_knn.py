@@ -10,12 +10,10 @@ from torch import Tensor
 from .._checks import positive_int
 from .base import TokenCompressor
 from .compressed import Compressed, wide
-from .density import peaks, squared_distances
+from .density import in_turn, peaks, squared_distances
 from .groups import averages, members
 from .registry import register_compressor
 from .rules import top
-
-AT_ONCE = 2**25  # pairs of tokens whose distances are held at a time: samples are taken in turn above that
 
 
 @register_compressor("dpc_knn")
@@ -54,8 +52,7 @@ class DPCKNN(TokenCompressor):
         self.neighbours = positive_int(neighbours, "neighbours")
 
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
-        n = vision_tokens.shape[1]
-        parts = [self._clusters(part) for part in vision_tokens.split(max(1, AT_ONCE // n**2))]
+        parts = [self._clusters(part) for part in vision_tokens.split(in_turn(vision_tokens))]
         positions, owner = (torch.cat(tables) for tables in zip(*parts, strict=True))
         return Compressed.mix(vision_tokens, averages(members(owner, positions), wide(vision_tokens.dtype)), positions)
 

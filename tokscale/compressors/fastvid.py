@@ -12,7 +12,7 @@ from .._checks import positive_int
 from .base import TokenCompressor
 from .cells import share
 from .compressed import Compressed, take, wide
-from .density import peaks, squared_distances
+from .density import in_turn, peaks, squared_distances
 from .groups import averages, themselves
 from .layers import fraction, real
 from .registry import register_compressor
@@ -95,7 +95,9 @@ class FastVID(TokenCompressor):
 
         segment = self._segments(unit(x).view(b, t, -1, d).mean(2))
         centres = self._shares(segment, contextual)
-        peak = peaks(squared_distances(x.reshape(b * t, -1, d)), NEIGHBOURS, rest.flatten(0, 1)).view(b, t, -1)
+        frames = x.reshape(b * t, -1, d)
+        parts = zip(frames.split(in_turn(frames)), rest.flatten(0, 1).split(in_turn(frames)), strict=True)
+        peak = torch.cat([peaks(squared_distances(f), NEIGHBOURS, mask) for f, mask in parts]).view(b, t, -1)
         is_centre = (rest & (ranks(peak) < centres.unsqueeze(-1))).flatten(1)
         rest = rest.flatten(1)
         positions = top(importance.masked_fill(~rest | is_centre, torch.inf), k).sort(1).values

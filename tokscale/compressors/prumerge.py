@@ -56,7 +56,7 @@ class PruMerge(TokenCompressor):
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         n, dtype = vision_tokens.shape[1], wide(vision_tokens.dtype)
         k = self.output_length(n)
-        a, keys = context["importance"].to(dtype), context["keys"]
+        a, keys = context["importance"], context["keys"]
         positions, kept = top(a, k).sort(1).values, top(a, k - 1)  # the former also holds the best of the others
         is_kept = torch.zeros_like(a, dtype=torch.bool).scatter_(1, kept, True)
         whole = is_kept.gather(1, positions).unsqueeze(-1)  # b k 1; False in the row of the others
@@ -65,7 +65,7 @@ class PruMerge(TokenCompressor):
         chosen = top(near, min(self.neighbours, n - 1))
         added = torch.zeros_like(near, dtype=torch.bool).scatter_(2, chosen, True)
         added = torch.where(whole, added, ~is_kept.unsqueeze(1))
-        weights = added * a.unsqueeze(1) + themselves(positions, n, dtype) * whole
+        weights = added * a.to(dtype).unsqueeze(1) + themselves(positions, n, dtype) * whole
         return Compressed.mix(vision_tokens, weights, positions)
 
     @staticmethod

@@ -50,12 +50,11 @@ class Scissor(TokenCompressor):
         component = components(cosine_matrix(x), k)  # b n, numbered from 0
         inside = members(component, torch.arange(k, device=x.device).expand(len(x), k))  # b k n
         centres = mixed(x, averages(inside, dtype))
-        near = cosine_between(centres, x).masked_fill_(~inside, -torch.inf)
-        positions, turn = near.argmax(-1).sort(1)
-        inside, centres = take(inside, turn), take(centres, turn)
-        nearest = cosine_between(x, centres).argmax(-1)
+        near = cosine_between(centres, x)
+        positions, turn = near.masked_fill(~inside, -torch.inf).argmax(-1).sort(1)
+        nearest = take(near, turn).argmax(1)
         joined = members(positions.gather(1, nearest), positions).to(dtype)
-        weights = (averages(inside, dtype) + joined) / (1 + joined.sum(-1, keepdim=True))
+        weights = (averages(take(inside, turn), dtype) + joined) / (1 + joined.sum(-1, keepdim=True))
         return Compressed.mix(vision_tokens, weights, positions)
 
 

@@ -33,7 +33,7 @@ class ToMe(TokenCompressor):
     Raises:
         ArgumentError: an unknown metric.
 
-    Cost: n^2 d / 3 multiply-adds a sample, in about log2(n / k) rounds.
+    Cost: 2/3 n^2 d multiply-adds a sample, in about log2(n / k) rounds, and k n d.
 
     Example:
         >>> x = torch.tensor([[[4.0, 0], [5, 1], [3, 2], [0, 4], [-1, 6], [-3, 1]]])
