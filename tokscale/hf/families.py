@@ -130,9 +130,9 @@ _CONSECUTIVE = (
     "minimax_m3_vl inkling2 inkling2_loop"
 )
 _RASTER = (
-    "mistral3 mistral_large4 lighton_ocr lfm2_vl kimi_k25 gemma4 minicpmv4_6 minicpmv4_7 minicpm_ocr paddleocr_vl "
-    "muse_glimmer muse_spark nemotron_h_omni internvl qianfan_ocr llama4 gemma3 shieldgemma2 t5gemma2 idefics3 smolvlm "
-    "granite_docling cohere2_vision aya_vision"
+    "mistral3 mistral_large4 lighton_ocr lfm2_vl kimi_k25 gemma4 diffusion_gemma minicpmv4_6 minicpmv4_7 minicpm_ocr "
+    "paddleocr_vl muse_glimmer muse_spark nemotron_h_omni internvl qianfan_ocr llama4 gemma3 shieldgemma2 t5gemma2 "
+    "idefics3 smolvlm granite_docling cohere2_vision aya_vision"
 )
 _SAME = "llava vipllava video_llava paligemma ovis2 deepseek_vl deepseek_vl_hybrid janus"
 _KINDS = {
