@@ -199,13 +199,14 @@ def _shorten_mask(reader: Any, named: dict[str, Any], columns: Tensor) -> None:
     attends to all of them, and its `full_text_row_masked_out_mask` is 0.
     """
     mask, text = named.get("cross_attention_mask"), _text(named)
-    columns = columns.repeat_interleave(len(text) // len(columns), 0).to(text.device)[:, None, None]  # b 1 1 k
+    device = text.device if mask is None else mask.device
+    columns = columns.repeat_interleave(len(text) // len(columns), 0).to(device)[:, None, None]  # b 1 1 k
     more = max(0, _reserved(reader, caches.given(named)) - columns.shape[-1])
     padding = pad(columns < 0, (0, more), value=True)
     if mask is None:
         if not bool(padding.any()):
             return
-        mask = torch.zeros(len(text), 1, text.shape[1], 1, dtype=reader.dtype, device=text.device)
+        mask = torch.zeros(len(text), 1, text.shape[1], 1, dtype=reader.dtype, device=device)
     else:
         mask = mask.gather(-1, columns.clamp(min=0).expand(*mask.shape[:-1], -1))
         sees = ((mask == 0) & (columns >= 0)).any(-1, keepdim=True)

@@ -42,7 +42,8 @@ def patch(
     downstream (masks, positions, labels, cache) is as if the processor had written the short prompt. At a budget of at
     least the image's own tokens nothing changes, bit for bit. Logits have the columns of the short prompt
     (`handle.last.shorten(labels, fill=-100)` maps labels to them); stopping criteria, logits processors and streamers
-    see it too. `generate` still returns the caller's own ids followed by the new tokens.
+    see it too. `generate` still returns the caller's own ids followed by the new tokens. A model that reads images by
+    cross-attention (mllama) keeps its prompt; its language model attends to fewer states.
 
     Args:
         model: any Hugging Face image-text model, also inside PEFT, torch.compile or data-parallel wrappers.
