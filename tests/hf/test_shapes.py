@@ -32,6 +32,14 @@ def test_sizes_of_a_call(modality: str, named: dict[str, Any], sizes: Any) -> No
     assert picture_sizes(modality, named) == sizes
 
 
+def test_pixels_become_patches() -> None:
+    """A picture of 400 x 900 that was resized to 24 x 24 patches is no 16 x 36."""
+    sizes = picture_sizes("image", {"image_sizes": torch.tensor([[400, 900]])}, patch=14)
+    assert sizes == [(1, 28, 64)]
+    assert token_grids(sizes, [576], None) == [None]
+    assert picture_sizes("image", {"image_sizes": torch.tensor([[32, 48]])}, patch=8) == [(1, 4, 6)]
+
+
 def test_pixels_tell_the_shape_where_nothing_else_does() -> None:
     assert tile_size("image", {"pixel_values": torch.zeros(2, 3, 32, 48)}) == (1, 32, 48)
     assert tile_size("image", {"pixel_values": torch.zeros(2, 5, 3, 32, 48)}) == (1, 32, 48)
@@ -105,6 +113,12 @@ def test_windows_are_undone() -> None:
     assert window_order([(2, 1, 1), (1, 2, 3)], vision).tolist() == [0, 1, 2, 3, 5, 6, 4, 7]
     found = to_tokens("window", [torch.arange(24.0)], 6, [(1, 4, 6)], merge=2, vision=vision)
     assert found.tolist() == [1.5, 5.5, 17.5, 9.5, 13.5, 21.5]  # token 2: patches 16-19, as 8-11 stand in token 3
+
+
+def test_a_first_row_that_is_left_out() -> None:
+    rows = torch.arange(10.0).view(2, 5)
+    assert to_tokens("same", list(rows), 8, None).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
+    assert to_tokens("same", list(rows), 6, None) is None
 
 
 def test_patches_named_one_by_one() -> None:

@@ -109,7 +109,7 @@ class Recorder:
             families.IMPORTANCE[host.model_type],
             noted,
             tokens,
-            picture_sizes(modality, named),
+            picture_sizes(modality, named, getattr(self.towers[0].config, "patch_size", None)),
             cls=self.cls,
             prefix=self.prefix,
             tile=tile_size(modality, named),

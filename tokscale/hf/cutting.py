@@ -160,7 +160,8 @@ def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image],
     """Return the token grid of each image, (h, w) or (t, h, w), or None where its tokens are no rectangle."""
     if host.model_type in families.NO_GRID:
         return [None] * len(images)
-    sizes = picture_sizes(modality, named)
+    patch = getattr(getattr(host.config, "vision_config", None), "patch_size", None)
+    sizes = picture_sizes(modality, named, patch)
     if sizes is not None:
         if frames:
             sizes = [(1, h, w) for t, h, w in sizes for _ in range(t)]

@@ -154,7 +154,7 @@ class PatchHandle:
                 features, _ = flatten(getattr(encoded[modality], field_of(encoded[modality])))
                 for tap in taps:
                     found = self._recorder.of_tokens(tap, self._host, modality, named, len(features))
-                    encoded.noted.setdefault(tap.what, {})[modality] = found
+                    encoded.noted.setdefault(tap.what, {})[modality] = found.to(features.device)
             else:
                 encoded[modality] = encode(self._host, modality, named)
         return encoded

@@ -48,6 +48,8 @@ def to_tokens(
         return None
     if kind == "pooled":
         return None if pooling is None or len(pooling) != tokens else _pooled(torch.cat(list(noted)), pooling)
+    if kind == "same" and total == tokens + len(noted):
+        prefix = 1  # some models leave the first row out, whatever it is
     left = total - prefix * len(noted)
     if prefix and left and left % tokens == 0:
         noted, total = [part[:-prefix] if cls == -1 else part[prefix:] for part in noted], left
@@ -92,6 +94,7 @@ def raster(patches: Tensor, grid: tuple[int, int, int], side: int) -> Tensor:
 
 def _pooled(patches: Tensor, pooling: Tensor) -> Tensor:
     """Return the mean over the patches that each row of `pooling` names."""
+    pooling = pooling.to(patches.device)
     real = pooling >= 0
     share = real / real.sum(1, keepdim=True).clamp(min=1)
     return torch.einsum("tk,tk...->t...", share.to(patches.dtype), patches[pooling.clamp(min=0)])

@@ -19,17 +19,20 @@ TABLES = {
 _MERGE = ("spatial_merge_size", "merge_size", "merge_kernel_size", "downsample_factor")
 
 
-def picture_sizes(modality: str, named: dict[str, Any]) -> list[Size] | None:
+def picture_sizes(modality: str, named: dict[str, Any], patch: Any = None) -> list[Size] | None:
     """Return the size of each picture (of each frame, where frames are told apart) of a call, or None if it is untold.
 
-    The unit is the processor's own, patches, pixels or tokens: what is read from it are proportions.
+    The unit is the processor's own, patches, pixels or tokens: what is read from it are proportions. Pixels become
+    patches where a patch has a known side.
     """
     table = named.get(f"{modality}_grid_thw")
     if isinstance(table, Tensor):
         return [(t, h, w) for t, h, w in table.tolist()]
     for name in TABLES[modality]:
         if (table := named.get(name)) is not None:
-            return [(1, int(h), int(w)) for h, w in (table.tolist() if isinstance(table, Tensor) else table)]
+            side = patch if name == "image_sizes" and isinstance(patch, int) else 1
+            pairs = table.tolist() if isinstance(table, Tensor) else table
+            return [(1, int(h) // side, int(w) // side) for h, w in pairs]
     places = named.get(f"{modality}_position_ids")  # (pictures, patches, 2): column and row, -1 for padding
     if isinstance(places, Tensor):
         return [(1, h + 1, w + 1) for w, h in places.amax(1).tolist()]

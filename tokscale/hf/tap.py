@@ -54,7 +54,8 @@ class Tap:
                 self.noted += found.tensor_split(bounds[1:-1])
                 return
             for start, end in zip(bounds, ends):
-                self._sequences(*(part[start:end].transpose(0, 1)[None] for part in (q, k)), None, scale)
+                rows, columns = (part[start:end].transpose(0, 1)[None] for part in (q, k))
+                self._sequences(rows, columns, None, scale)
         else:
             self._sequences(query, key, mask if mask is None else mask.bool(), scale)
 
