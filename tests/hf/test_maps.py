@@ -102,26 +102,66 @@ def check_grid(kind: str, twin: Twin, inputs: dict[str, Any], record: Any, seen:
         assert torch.equal(here - here.min(), places)
 
 
-# a sequence per frame; windows in each; one per video; blocks of 2 x 2; another tower, of whose [CLS] a token is made
-@pytest.mark.parametrize("kind", ["qwen3_vl", "qwen2_5_vl", "minimax_m3_vl", "muse_glimmer", "video_llava"])
+def video_of(kind: str, model: Any, frames: int) -> dict[str, Tensor]:
+    """A video of frames of 4 x 6 patches where the family takes any shape."""
+    pictures = [written(model, kind, 1 + 3 * i).pixels for i in range(frames)]
+    axis = -1 if kind == "minicpm_ocr" else 0
+    pixels = torch.cat([next(iter(picture.values())) for picture in pictures], axis)
+    if kind == "video_llava":
+        return {"pixel_values_videos": pixels[None]}
+    if kind == "nemotron_h_omni":  # pairs of frames stand one behind the other
+        return {"pixel_values_videos": torch.randn(1, frames, 6, 32, 48, dtype=torch.float64)}
+    names = {
+        "gemma4": ("image_position_ids", "video_position_ids"),
+        "minicpm_ocr": ("target_sizes", "target_sizes_videos"),
+    }
+    if kind not in names:
+        return {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([[frames, 4, 6]])}
+    old, new = names[kind]
+    video = {"pixel_values_videos": pixels, new: torch.cat([picture[old] for picture in pictures])}
+    return {**video, "num_frames_per_video": torch.tensor([frames])} if kind == "gemma4" else video
+
+
+# a sequence per frame; windows in each; one per video; blocks of 2 x 2; frames told one by one; by their pixels alone;
+# another tower, of whose [CLS] a token is made
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "qwen3_vl",
+        "qwen2_5_vl",
+        "minimax_m3_vl",
+        "muse_glimmer",
+        "gemma4",
+        "minicpm_ocr",
+        "nemotron_h_omni",
+        "video_llava",
+    ],
+)
 def test_map_of_a_video(kind: str) -> None:
     model = build(kind)
-    frames = torch.cat([next(iter(written(model, kind, 1 + 3 * i).pixels.values())) for i in range(3)])
-    video = {"pixel_values_videos": frames, "video_grid_thw": torch.tensor([[3, 4, 6]])}
-    if kind == "video_llava":
-        video = {"pixel_values_videos": frames[None]}
+    video = video_of(kind, model, 3)
     with torch.no_grad(), tokscale.patch(model, Notes({"importance", "keys"})) as handle:
         encoded = handle.encode(**video)
     check_noted(model, video, "video", encoded, cls=0 if kind == "video_llava" else None)
 
 
-def test_tokens_of_several_frames_are_refused() -> None:
-    """kimi_k25 averages a token over the frames: no map is made up."""
-    model = build("kimi_k25")
-    frames = torch.cat([written(model, "kimi_k25", 1 + 3 * i).pixels["pixel_values"] for i in range(3)])
-    says = pytest.raises(tokscale.errors.UnsupportedModelError, match=r"\(72 patches, 6 tokens\)")
+def test_two_towers_that_attend_in_two_ways() -> None:
+    model = build("video_llava")
+    model.model.video_tower.set_attn_implementation("eager")
+    pixels = {"pixel_values_images": written(model, "video_llava", 0).pixels["pixel_values_images"]}
+    video = video_of("video_llava", model, 2)
+    with torch.no_grad(), tokscale.patch(model, Notes({"importance"})) as handle:
+        noted = handle.encode(**pixels, **video).noted["importance"]
+    assert len(noted["image"]) == 36 and len(noted["video"]) == 2 * 37
+
+
+@pytest.mark.parametrize(("kind", "tokens"), [("kimi_k25", 6), ("ernie4_5_vl_moe", 12)])
+def test_tokens_of_several_frames_are_refused(kind: str, tokens: int) -> None:
+    """A token of all frames, or of two: its patches are not next to one another, and no map is made up."""
+    model = build(kind)
+    says = pytest.raises(tokscale.errors.UnsupportedModelError, match=rf"\(96 patches, {tokens} tokens\)")
     with tokscale.patch(model, Notes({"importance"})) as handle, says:
-        handle.encode(pixel_values_videos=frames, video_grid_thw=torch.tensor([[3, 4, 6]]))
+        handle.encode(**video_of(kind, model, 4))
 
 
 def test_every_model_type_has_a_map_or_a_reason() -> None:

@@ -69,6 +69,14 @@ def test_grids(sizes: Any, lengths: list[int], merge: int | None, grids: Any) ->
     assert token_grids(sizes, lengths, merge) == grids
 
 
+def test_frames_told_one_by_one() -> None:
+    frames = [(1, 4, 6)] * 3
+    assert token_grids(frames, [18], 2, frames=True) == [(3, 2, 3)]
+    assert token_grids(frames, [12, 6], 2, frames=True) == [(2, 2, 3), (1, 2, 3)]
+    assert token_grids(frames, [18], 2) == [None]  # tiles
+    assert token_grids([(1, 4, 6), (1, 6, 4)], [12], 2, frames=True) == [None]
+
+
 def test_scaled_keeps_the_shapes() -> None:
     assert scaled([(1, 4, 6), (2, 8, 4)], 6 + 16) == [(1, 2, 3), (2, 4, 2)]
     assert scaled([(1, 5, 6)], 7) == [(0, 0, 0)]

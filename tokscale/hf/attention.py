@@ -92,14 +92,14 @@ class Recorder:
         Raises:
             UnsupportedModelError: the tower attends by a backend whose calls are not understood.
         """
-        backend = check_backend(host.model_type, self.what[0], self.towers[0])
+        backends = {check_backend(host.model_type, self.what[0], tower) for tower in self.towers}
         late = [self._late(layers, host, named) for layers in self.layers]
         early = [self._shallow(layers) for layers in self.layers]
         taps = tuple(
             Tap(what, early if what == "shallow_importance" else late, self.cls, self.compressor.keys_reduce)
             for what in self.what
         )
-        with listening(taps, backend):
+        with listening(taps, backends):
             yield taps
 
     def of_tokens(self, tap: Tap, host: Host, modality: str, named: dict[str, Any], tokens: int) -> Tensor:

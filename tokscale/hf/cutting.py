@@ -165,7 +165,7 @@ def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image],
     if sizes is not None:
         if frames:
             sizes = [(1, h, w) for t, h, w in sizes for _ in range(t)]
-        found = token_grids(sizes, [image.n for image in images], merge_of(host))
+        found = token_grids(sizes, [image.n for image in images], merge_of(host), modality == "video")
         return [grid[1:] if grid and grid[0] == 1 and modality == "image" else grid for grid in found]
     tile = tile_size(modality, named) or (1, 1, 1)
     alone = [image.n if image.tile and modality == "image" else 0 for image in images]

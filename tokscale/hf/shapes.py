@@ -45,27 +45,30 @@ def tile_size(modality: str, named: dict[str, Any]) -> Size | None:
     return (1, *pixels.shape[-2:]) if pixels is not None and pixels.ndim >= 4 else None
 
 
-def token_grids(sizes: list[Size], lengths: list[int], merge: int | None) -> list[tuple[int, ...] | None]:
+def token_grids(
+    sizes: list[Size], lengths: list[int], merge: int | None, frames: bool = False
+) -> list[tuple[int, ...] | None]:
     """Return the rectangle (t, h, w) that the tokens of each image make, or None where they make none.
 
     Args:
         sizes: of each picture, in any unit.
-        lengths: tokens of each image; an image may be several pictures (tiles), which make no rectangle.
+        lengths: tokens of each image; an image may be several pictures.
         merge: patches a side that become one token, for sizes of several frames.
+        frames: several pictures of one image are its frames; else they are tiles, which make no rectangle.
     """
     if len(sizes) == len(lengths):
         return [_grid(size, n, merge) for size, n in zip(sizes, lengths)]
     grids = iter(scaled(sizes, sum(lengths)))
     found: list[tuple[int, ...] | None] = []
     for n in lengths:
-        first = grid = next(grids, (0, 0, 0))
-        count = math.prod(grid)
-        while math.prod(grid) and count < n:
-            grid = next(grids, (0, 0, 0))
-            count += math.prod(grid)
-        if count != n:
-            return [None] * len(lengths)
-        found.append(first if math.prod(first) == n else None)
+        inside: list[Size] = []
+        while sum(map(math.prod, inside)) < n:
+            if not math.prod(grid := next(grids, (0, 0, 0))):
+                return [None] * len(lengths)
+            inside.append(grid)
+        t, h, w = inside[0]
+        alike = len(inside) == 1 or (frames and all(each == inside[0] for each in inside))
+        found.append((t * len(inside), h, w) if alike and t * len(inside) * h * w == n else None)
     return found
 
 

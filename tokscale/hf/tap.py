@@ -166,16 +166,18 @@ _VIEWED: dict[int, list[Any]] = {}  # id of a module -> [users, the module, its 
 
 
 @contextlib.contextmanager
-def listening(taps: tuple[Tap, ...], backend: str) -> Iterator[None]:
+def listening(taps: tuple[Tap, ...], backends: set[str]) -> Iterator[None]:
     """Let the taps note what this thread computes until the block ends; threads that tap one module are counted."""
     from transformers import AttentionInterface
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     modules = {key: module for tap in taps for key, module in tap.modules.items()}
     taken: list[int] = []
     try:
         with _LOCK:
-            if f"{_PREFIX}{backend}" not in AttentionInterface._global_mapping:
-                AttentionInterface.register(f"{_PREFIX}{backend}", _noting(backend))
+            for name in backends:
+                if f"{_PREFIX}{name}" not in ALL_ATTENTION_FUNCTIONS:
+                    AttentionInterface.register(f"{_PREFIX}{name}", _noting(name))
             for key, module in modules.items():
                 users = _VIEWED.setdefault(key, [0, module, vars(module)["config"]])
                 users[0] += 1
