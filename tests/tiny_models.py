@@ -24,15 +24,20 @@ SPECIAL = list(range(TEXT))
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: `ids` as a processor writes it, `runs` its placeholders per run, `pixels` what the model is given."""
+    """One image or video: `ids` as a processor writes it, `pixels` what the model is given.
+
+    A video has `groups` temporal groups of equally many tokens, unless one of them has a newline more.
+    """
 
     ids: list[int]
     pixels: dict[str, Tensor]
     tokens: int | None = None  # where a placeholder stands for the whole image
+    placeholder: int = IMAGE
+    groups: int = 1
 
     @property
     def num_features(self) -> int:
-        return self.ids.count(IMAGE) if self.tokens is None else self.tokens
+        return self.ids.count(self.placeholder) if self.tokens is None else self.tokens
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Family:
     touching: bool = False  # two images may stand side by side with no id between them
     mrope: bool = False
     options: Callable[[], dict[str, Any]] = field(default=dict)  # what tokscale.patch needs to see one image as one
+    video: Callable[[int], Picture] | None = None  # as `picture`, for parts "video" of a prompt
     container: str = "list"  # of get_image_features: a list of (n, d), or one stacked tensor
     columns: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None  # arguments that depend on ids and pixels
 
@@ -83,49 +89,59 @@ class Prompt:
 def prompt(
     family: Family, rows: Sequence[Sequence[int | str]], *, side: str = "left", first: int = 0, seed: int = 7
 ) -> Prompt:
-    """A padded batch from rows such as `[3, "image", 4]`: three text ids, an image, four text ids.
+    """A padded batch from rows such as `[3, "image", 4]`: three text ids, an image ("video": a video), four text ids.
 
     Pictures are numbered from `first` over the batch; a tuple ("image", 5) asks for picture 5 by number. Text depends
     on the length of the row's description and `seed` alone, so a row written alone equals the same row in a batch.
     """
-    written, images, pictures, number = [], [], [], first
+    written, images, pictures, videos, types, number = [], [], [], [], [], first
     for row in rows:
         generator = torch.Generator().manual_seed(seed + len(row))
         ids: list[int] = []
         columns: list[list[int]] = []
         inside: list[Picture] = []
+        clips: list[Picture] = []
+        marks: list[int] = []
         for part in row:
             if isinstance(part, int):
                 ids += torch.randint(TEXT, VOCAB, (part,), generator=generator).tolist()
                 continue
-            picture = family.picture(part[1] if isinstance(part, tuple) else number)
+            kind, which = part if isinstance(part, tuple) else (part, number)
+            picture = family.picture(which) if kind == "image" else family.video(which)  # type: ignore[misc]
             number += 1
-            columns.append([len(ids) + j for j, token in enumerate(picture.ids) if token == IMAGE])
+            columns.append([len(ids) + j for j, token in enumerate(picture.ids) if token == picture.placeholder])
+            marks += [0] * (len(ids) - len(marks))
+            marks += [(1 if kind == "image" else 2) * (token == picture.placeholder) for token in picture.ids]
             ids += picture.ids
-            inside.append(picture)
+            (inside if kind == "image" else clips).append(picture)
         written.append(ids)
         images.append(columns)
         pictures.append(inside)
+        videos.append(clips)
+        types.append(marks)
     width = max(map(len, written))
     input_ids = torch.full((len(rows), width), PAD)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    mask, marked = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width, dtype=torch.long)
     for r, ids in enumerate(written):
         offset = width - len(ids) if side == "left" else 0
         input_ids[r, offset : offset + len(ids)] = torch.tensor(ids)
         mask[r, offset : offset + len(ids)] = 1
+        marked[r, offset : offset + len(types[r])] = torch.tensor(types[r], dtype=torch.long)
         images[r] = [[c + offset for c in columns] for columns in images[r]]
     inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": mask}
     if family.types:
-        inputs[family.types] = (input_ids == IMAGE).long()
-    if any(pictures):
-        inputs.update(family.collate(pictures))
-        inputs.update(family.columns(inputs) if family.columns else {})
+        inputs[family.types] = marked
+    for each in (pictures, videos):
+        if any(each):
+            inputs.update(family.collate(each))
+    if any(pictures) and family.columns:
+        inputs.update(family.columns(inputs))
     return Prompt(inputs, images)
 
 
 def alone(family: Family, rows: Sequence[Sequence[Any]], row: int) -> Prompt:
     """Row `row` of `prompt(family, rows)` as a batch of its own, with the same pictures and no padding."""
-    first = sum(part == "image" for before in rows[:row] for part in before)
+    first = sum(part in ("image", "video") for before in rows[:row] for part in before)
     return prompt(family, [rows[row]], first=first)
 
 

@@ -9,6 +9,7 @@ from tests.families.case import Case, NotApplicable, Upstream, case
 from tests.families.compressed import first_two, original, subset
 from tests.families.generation import batch, beams, cached, own_loop, returns, right, static, uncached
 from tests.families.unchanged import exception, gradients, keep_all, removal
+from tests.families.video import video
 
 __all__ = ["CHECKS", "NotApplicable", "Upstream", "case"]
 
@@ -28,6 +29,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "returns": returns,
     "exception": exception,
     "removal": removal,
+    "video": video,
 }
 
 

@@ -15,7 +15,7 @@ from tests.families import crossed
 from tests.families.case import Case, NotApplicable, Spread, near, same
 from tests.families.generation import recomputed
 from tests.families.prompts import ONE, TWO
-from tests.tiny_models import IMAGE, Prompt, labels_of
+from tests.tiny_models import Prompt, labels_of
 from tokscale import Compressed
 
 MARKS = "image_embeds_position_mask"
@@ -63,19 +63,20 @@ def expected(case: Case, batch: Prompt, compressor: Any, *, original: bool = Fal
     if "cross_attention_mask" in batch.inputs:
         return crossed.expected(case, batch, compressor)
     ids = batch.ids
-    width, count = ids.shape[1], int((ids == IMAGE).sum())
+    places = sorted(c for columns in batch.images[0] for c in columns)
+    width, count = ids.shape[1], len(places)
     inside = receivers(case, batch)
     if not inside:
         raise NotApplicable("no module receives inputs_embeds")
     keep = torch.ones(width, dtype=torch.bool)
-    kept, order = [], {c: i for i, c in enumerate((ids[0] == IMAGE).nonzero()[:, 0].tolist())}
+    kept, order = [], {c: i for i, c in enumerate(places)}
     for columns in batch.images[0]:
         where = torch.tensor(columns)
         short = where[compressor.compress(torch.zeros(1, len(where), 1)).positions[0]]
         keep[where] = False
         keep[short] = True
         kept += [order[c] for c in short.tolist()]
-    index, chosen = keep.nonzero()[:, 0], torch.tensor(kept)
+    index, chosen = keep.nonzero()[:, 0], torch.tensor(sorted(kept))
 
     def hook(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
         new = {k: _sliced(v, index, width, chosen, count) for k, v in kwargs.items()}

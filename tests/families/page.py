@@ -77,6 +77,9 @@ def section(version: str, results: dict[str, Any]) -> str:
     if failed:
         lines += ["What fails:", "", *(f"- {n}, {HEADS.get(c, c)}: {why}" for n, c, why in failed), ""]
     lines += ["Refused:", "", *(f"- {name}: {_short(text)}" for name, text in refused.items()), ""]
+    films = {n: str(row["video"])[11:] for n, row in results.items() if str(row.get("video")).startswith("- refused: ")}
+    if films:
+        lines += ["Images are shortened, a video is refused:", "", *(f"- {n}: {why}" for n, why in films.items()), ""]
     if broken:
         lines += [
             "No tiny model runs, so nothing is known:",

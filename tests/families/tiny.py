@@ -13,11 +13,11 @@ from torch import Tensor
 from tests.tiny_models import IMAGE, Family
 from tests.tiny_models import Picture as Written
 from tokscale.hf.twin.build import build, collate, cross_mask, features, names_of, written
+from tokscale.hf.twin.clips import written_clip
 from tokscale.hf.twin.exceptional import exceptional
+from tokscale.hf.twin.sizes import TYPES
 
 __all__ = ["build", "exceptional", "family", "features", "model_types"]
-
-MODALITY = ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids", "image_embeds_position_mask")
 
 
 def model_types() -> list[str]:
@@ -41,6 +41,11 @@ def family(model_type: str) -> Family:
     def columns(inputs: dict[str, Any]) -> dict[str, Tensor]:
         return {"cross_attention_mask": cross_mask(inputs["input_ids"], IMAGE, inputs["aspect_ratio_mask"])}
 
+    @functools.cache
+    def video(number: int) -> Written:
+        clip = written_clip(probe(), model_type, number)
+        return Written(clip.ids, clip.pixels, None, clip.placeholder, clip.groups)
+
     return Family(
         model_type,
         probe,
@@ -48,8 +53,9 @@ def family(model_type: str) -> Family:
         lambda rows: collate(rows, model_type),
         "",
         "",
-        types=next((name for name in MODALITY if name in names_of(probe().forward)), None),
+        types=next((name for name in TYPES if name in names_of(probe().forward)), None),
         touching=row.touching,
         columns=columns if "cross_attention_mask" in names_of(probe().forward) else None,
+        video=video,
         mrope=any(callable(getattr(type(m), "get_rope_index", None)) for m in probe().modules()),
     )

@@ -18,7 +18,9 @@ def keep_all(case: Case) -> None:
         batch = case.prompt(rows)
         more = {} if case.apart else {"labels": labels_of(batch)}
         before, ids = case.forward(batch, **more), case.generate(batch)
-        n = max(case.family.picture(i).num_features for i in range(sum(map(len, batch.images))))
+        every = [part for row in batch.images for part in row]
+        crossed = case.family.columns is not None  # one placeholder stands for a picture
+        n = max(case.family.picture(i).num_features if crossed else len(part) for i, part in enumerate(every))
         for compressor in (Spread(), case.mixer()):
             for budget in (n, 10_000):
                 with case.patch(compressor, num_tokens=budget):
@@ -99,7 +101,8 @@ def _encoding(case: Case, batch: Prompt) -> list[nn.Parameter]:
     every = [p for p in case.model.parameters() if p.requires_grad and p.is_floating_point()]
     pixels = {k: v for k, v in batch.inputs.items() if k not in ("input_ids", "attention_mask", case.family.types)}
     with torch.enable_grad():
-        made = tiny.features(case.model, pixels, grad=True)
+        modality = "video" if "pixel_values_videos" in pixels else "image"
+        made = tiny.features(case.model, pixels, grad=True, modality=modality)
         total = torch.stack([m.double().square().sum() for m in made]).sum()
     if not total.requires_grad:
         return []

@@ -19,6 +19,7 @@ from tokscale.hf.twin import twin_of
 NAMES = [
     "seam found", "runs unpatched", "identity at a full budget", "exactly k tokens", "cached = uncached",
     "batch = rows alone",
+    "video",
     "text alone untouched", "backward", "restored bit for bit",
 ]  # fmt: skip
 

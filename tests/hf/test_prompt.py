@@ -185,12 +185,6 @@ def test_cut_at_runs() -> None:
     assert [image.tile for image in cut([2, 2], [4], [[Run(0, 0, 4, 0, 4)]])] == [False]  # two tiles in one run
 
 
-def test_cut_by_frames() -> None:
-    assert ranges(cut([6, 2], [6, 2], None, frames=[3, 1])) == [(0, 0, 2), (0, 2, 4), (0, 4, 6), (1, 6, 8)]
-    with pytest.raises(UnsupportedInputError, match="7 video tokens"):
-        cut([7], [7], None, frames=[3])
-
-
 def test_join_by_the_marker_before_the_last_tile() -> None:
     join = Join(last=frozenset({15}), ends=frozenset(), markers=frozenset({14, 15, 16, 17, 18}))
     row = [14, 17, X, 14, 18, X, 16, 14, 15, X, 14, 60, 14, 15, X, 14]

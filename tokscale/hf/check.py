@@ -12,9 +12,11 @@ from torch import Tensor
 
 from ..compressors import Compressed, TokenCompressor
 from ..errors import TokscaleError, UnsupportedModelError
-from .families import REFUSED
+from .families import FRAME_ENTRIES, REFUSED
+from .host import examine
 from .patch import patch
 from .twin import Twin, config_of, twin_of
+from .videos import refusal
 
 STATES = ("ok", "fails", "refused", "skipped")
 _STEPS = 4  # new tokens of a generation
@@ -71,8 +73,8 @@ def check_model(model: Any, *, tiny: bool = True, log: Callable[[str], None] | N
 
     The checks: a seam is found; the model runs as it is; a budget of at least n changes no bit; exactly k tokens
     per image for k in {1, n // 4, n - 1}; greedy decoding with a cache equals recomputing; the rows of a padded
-    batch equal the rows alone; text alone is untouched; the loss reaches the compressor; after removal every bit is
-    back. What the unpatched model cannot do either is `skipped`, with the reason.
+    batch equal the rows alone; a video is shortened too; text alone is untouched; the loss reaches the compressor;
+    after removal every bit is back. What the unpatched model cannot do either is `skipped`, with the reason.
 
     Args:
         model: a Hugging Face image-text model, or the configuration of one.
@@ -189,6 +191,29 @@ def _batch(twin: Twin) -> None:
         raise RuntimeError(f"rows of a padded batch differ from the rows alone by {patched:.1e}")
 
 
+def _video(twin: Twin) -> None:
+    if (why := refusal(examine(twin.model))) is not None:
+        raise _Skip(f"no video can be shortened, {why}")
+    try:
+        inputs, clip = twin.film()
+    except RuntimeError as error:
+        raise _Skip(str(error)[:300]) from error
+    logits, ids = twin.logits(inputs), twin.generate(inputs, _STEPS)
+    unit = "frame" if twin.model_type in FRAME_ENTRIES else "image"
+    with patch(twin.model, _Spread(10_000), num_tokens=10_000, unit=unit):
+        _must(torch.equal(twin.logits(inputs), logits), "logits differ with a video at a full budget")
+        _must(torch.equal(twin.generate(inputs, _STEPS), ids), "generated ids differ with a video at a full budget")
+    with patch(twin.model, _Spread(2), unit=unit) as handle:
+        columns = twin.logits(inputs).shape[1]
+        found = handle.last.images  # type: ignore[union-attr]
+        _must(unit == "frame" or len(found) == 1, f"{len(found)} videos found in one")
+        expected = inputs["input_ids"].shape[1] - clip.ids.count(clip.placeholder) + 2 * len(found)
+        _must(columns == expected, f"{columns} columns of logits, {expected} expected with a video at 2 tokens")
+        again, uncached = twin.generate(inputs, _STEPS), twin.generate(inputs, _STEPS, use_cache=False)
+    if not torch.equal(again, uncached) and torch.equal(ids, twin.generate(inputs, _STEPS, use_cache=False)):
+        raise RuntimeError("ids with and without a cache differ with a video")
+
+
 def _text(twin: Twin) -> None:
     inputs = twin.prompt([0])
     try:
@@ -232,6 +257,7 @@ _CHECKS: dict[str, Callable[[Twin], None]] = {
     "exactly k tokens": _exact,
     "cached = uncached": _cached,
     "batch = rows alone": _batch,
+    "video": _video,
     "text alone untouched": _text,
     "backward": _backward,
     "restored bit for bit": _restore,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..errors import TileWarning, UnsupportedInputError
-from . import families
+from . import families, videos
 from .compress import Budgets
 from .features import field_of, flatten
 from .host import PIXELS, Host
@@ -50,6 +50,8 @@ def encode(host: Host, modality: str, named: dict[str, Any]) -> Any:
                 if getattr(part, name, None) is not None:
                     keywords[name] = getattr(part, name)
                     break
+    if method.pixels is not None:
+        keywords[method.pixels[1]] = keywords.pop(method.pixels[0])
     return method.call(**keywords, return_dict=True)
 
 
@@ -72,18 +74,16 @@ def cut_modality(
         budgets, first: what tells whether the prompt was shortened before, and the number of the first image.
     """
     host = handle._host
-    if modality == "video" and host.model_type in families.NO_VIDEO:
-        raise UnsupportedInputError(
-            f"{host.model_type}: no video can be shortened, {families.NO_VIDEO[host.model_type]}; remove the patch"
-        )
     value = getattr(output, field_of(output))
     flat, entries = flatten(value)
     by_entry = entries_are_images(host, modality, value, named)
     if len(flat) != sum(rows):
         found = None
+        units = videos.units(host, handle._unit, named, entries, mask) if modality == "video" else []
         if budgets.allocate is None:  # shares depend on all images of a row, which a short prompt no longer shows
+            lengths = [unit.n for unit in units] or entries
             found = presized(
-                entries, rows, runs_of(mask), by_entry, lambda i, n: budgets.length(n, budgets.of(first + i, n, None))
+                lengths, rows, runs_of(mask), by_entry, lambda i, n: budgets.length(n, budgets.of(first + i, n, None))
             )
         if found is None:
             raise UnsupportedInputError(
@@ -95,7 +95,7 @@ def cut_modality(
                 f"the prompt already holds k placeholders per {modality}: {host.model_type} then needs position_ids"
             )
         images = [image for image, _ in found]
-        shapes = grids(host, modality, named, images)
+        shapes = videos.grids(host, handle._unit, named, units) if units else grids(host, modality, named, images)
         return Modality(modality, mask, output, flat, entries, images, shapes, [k for _, k in found], True)
     images, shapes = cut_entries(handle, modality, named, entries, by_entry, mask, rows)
     return Modality(modality, mask, output, flat, entries, images, shapes, [image.n for image in images])
@@ -120,9 +120,11 @@ def cut_entries(
             groups = join_runs(runs, named["input_ids"].tolist(), handle._join)
         elif not tiles and families.has_markers(host.model_type) and len({run.row for run in runs}) < len(runs):
             _warn_once(handle)
-    frames = _frames(host, named, entries) if handle._unit == "frame" and modality == "video" else ()
-    images = cut(entries, rows, groups, frames)
-    return images, grids(host, modality, named, images, bool(frames))
+    if modality == "video" and (groups is None or named.get("video_grid_thw") is not None):
+        units = videos.units(host, handle._unit, named, entries, mask)
+        return cut([unit.n for unit in units], rows, None), videos.grids(host, handle._unit, named, units)
+    images = cut(entries, rows, groups)
+    return images, grids(host, modality, named, images)
 
 
 def entries_are_images(host: Host, modality: str, value: Any, named: dict[str, Any]) -> bool:
@@ -131,9 +133,7 @@ def entries_are_images(host: Host, modality: str, value: Any, named: dict[str, A
     table = named.get(f"{modality}_grid_thw")
     if isinstance(table, Tensor) and isinstance(value, Tensor) and len(value) < len(table):  # (1, N, d): all of them
         return False
-    if modality == "video":
-        return host.model_type not in families.VIDEO_AT_RUNS
-    return host.model_type not in families.CUT_AT_RUNS
+    return modality == "video" or host.model_type not in families.CUT_AT_RUNS
 
 
 def _warn_once(handle: PatchHandle) -> None:
@@ -147,26 +147,15 @@ def _warn_once(handle: PatchHandle) -> None:
         )
 
 
-def _frames(host: Host, named: dict[str, Any], entries: list[int]) -> list[int]:
-    grid, pixels = named.get("video_grid_thw"), next((named[p] for p in host.pixels["video"] if p in named), None)
-    if grid is None and not host.pixels["image"] and isinstance(pixels, Tensor):  # videos, frames, channels, h, w
-        return [pixels.shape[1]] * len(entries)
-    if grid is None:
-        raise UnsupportedInputError('unit="frame" needs video_grid_thw, which this call does not pass')
-    return [int(t) for t in grid[:, 0].tolist()]
-
-
-def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image], frames: bool = False) -> list[Grid]:
+def grids(host: Host, modality: str, named: dict[str, Any], images: list[Image]) -> list[Grid]:
     """Return the token grid of each image, (h, w) or (t, h, w), or None where its tokens are no rectangle."""
-    if host.model_type in families.NO_GRID:
+    if host.model_type in families.NO_GRID or modality == "video":
         return [None] * len(images)
     patch = getattr(getattr(host.config, "vision_config", None), "patch_size", None)
     sizes = picture_sizes(modality, named, patch)
     if sizes is not None:
-        if frames:
-            sizes = [(1, h, w) for t, h, w in sizes for _ in range(t)]
-        found = token_grids(sizes, [image.n for image in images], merge_of(host), modality == "video")
-        return [grid[1:] if grid and grid[0] == 1 and modality == "image" else grid for grid in found]
+        found = token_grids(sizes, [image.n for image in images], merge_of(host))
+        return [grid[1:] if grid and grid[0] == 1 else grid for grid in found]
     tile = tile_size(modality, named) or (1, 1, 1)
-    alone = [image.n if image.tile and modality == "image" else 0 for image in images]
+    alone = [image.n if image.tile else 0 for image in images]
     return [grid[1:] if n and (grid := scaled([tile], n)[0])[0] else None for n in alone]

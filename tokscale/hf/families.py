@@ -40,14 +40,11 @@ TILE_ENTRIES = frozenset(
 ROW_ENTRIES = frozenset({"idefics2", "idefics3", "smolvlm", "granite_docling"})
 CUT_AT_RUNS = TILE_ENTRIES | ROW_ENTRIES
 
-NO_VIDEO = {  # model type -> why a video cannot be shortened
-    "glm4v": "its video path rewrites placeholders between video markers",
-    "glm4v_moe": "its video path rewrites placeholders between video markers",
-    "glm46v": "its video path rewrites placeholders between video markers",
-    "glm_ocr": "its video path rewrites placeholders between video markers",
-    "video_llama_3": "it takes a mask of compressed video tokens of its own",
-}
-VIDEO_AT_RUNS = frozenset({"video_llava"})  # entries are frames of a video
+FRAME_ENTRIES = frozenset(  # the entry of a video's container is a frame or a chunk of it, not the video
+    {"video_llava", "perception_lm", "kimi_k25", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr"}
+)
+VIDEO_AT_RUNS = frozenset({"video_llava", "perception_lm"})  # of these, a video is one run of placeholders
+VIDEO_NEWLINE = frozenset({"llava_onevision"})  # one feature more behind the last frame
 
 NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes no position ids
     "exaone4_5",  # its generate passes none
@@ -57,10 +54,10 @@ NO_POSITIONS = frozenset({"blip-2", "instructblip"}) | {  # their forward passes
     "diffusion_gemma",
 }
 FORGETS_DELTA = frozenset({"hunyuan_vl"})  # forward with a cache counts columns and leaves its rope_deltas out
-_LEARNED = frozenset(  # tokens that are learned queries
+LEARNED = frozenset(  # tokens that are learned queries
     {"blip-2", "instructblip", "instructblipvideo", "aria", "idefics2", "deepseek_ocr2", "kosmos-2", "kosmos-2.5"}
 )
-NO_GRID = _LEARNED | frozenset(
+NO_GRID = LEARNED | frozenset(
     {"llava_next", "llava_onevision", "llava_next_video", "granite4_vision", "hunyuan_vl", "hy_v4_vl"}  # newlines
     | {"unlimited_ocr", "emu3"}  # newlines
     | {"molmo2", "florence2"}  # an overview, and more of the same picture
@@ -159,7 +156,7 @@ NO_IMPORTANCE = {  # model type -> why
     "hunyuan_vl": _NEWLINES,
     "hy_v4_vl": _NEWLINES,
     "unlimited_ocr": f"{_NEWLINES}, from two encoders one after the other",
-    **dict.fromkeys(sorted(_LEARNED | {"granite4_vision"}), "its tokens are learned queries"),
+    **dict.fromkeys(sorted(LEARNED | {"granite4_vision"}), "its tokens are learned queries"),
     "mllama": "its tokens join several layers of the tower",
     "got_ocr2": _OWN,
     "pp_chart2table": _OWN,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad as pad_right
 
 from ..errors import UnsupportedInputError
-from . import caches, positions, prompt
+from . import caches, positions, prompt, videos
 from .features import clone, field_of, repeated
 from .host import Host, modalities
 from .plan import Plan, all_stay, make_plan, record_all
@@ -97,6 +97,8 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         return seam.original(*args, **kwargs)
     found = {m: host.placeholders(m, named, ids) for m in present if m in host.features}
     masks = {m: mask for m, mask in found.items() if mask is not None}
+    if "video" in present:
+        videos.place(host, ids, masks)
     named.update({host.masks[m]: mask.to(named[host.masks[m]].dtype) for m, mask in masks.items() if m in host.masks})
     counts = {m: mask.sum(1).tolist() for m, mask in masks.items()}
     masks = {m: mask for m, mask in masks.items() if any(counts[m])}
@@ -110,9 +112,12 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
         with running(Call(handle, on_encoded=partial(record_all, named, masks, counts))):
             return seam.original(*args, **kwargs)
     encoded = handle._encode(named, list(masks))
+    videos.drop_masked(encoded, named)
     plan = make_plan(handle, named, masks, counts, encoded, generating)
     handle.last = plan.last
     taken, call = _arguments(handle, seam, named, plan, encoded, generating)
+    if "video" in plan.outputs:
+        taken = videos.ready(host, named, taken, plan.outputs["video"])
     if taken is None:  # nothing leaves: the caller's own arguments
         with running(call):
             return seam.original(*args, **kwargs)

@@ -31,6 +31,7 @@ class FeatureMethod:
     call: Any
     names: tuple[str, ...]
     required: tuple[str, ...]
+    pixels: tuple[str, str] | None = None  # the call's name for the pixels, and the method's where it is another
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Host:
     skip: frozenset[str] = frozenset()  # arguments that never hold columns of the prompt
     special: tuple[int, ...] = ()  # ids that are no text
     reader: nn.Module | None = None  # the language model, where it reads images by cross-attention
+    handed: bool = False  # videos are encoded by the method for images, so they are handed over ready
     owners: list[tuple[nn.Module, str]] = field(default_factory=list)
 
     @property
@@ -114,13 +116,16 @@ def examine(model: nn.Module) -> Host:
         raise UnsupportedModelError(
             f"{type(model).__name__} makes no image features; patch() needs an image-text model"
         )
+    forward = _names(model.forward)
+    handed = "video" not in features and {"pixel_values_videos", "mm_encoder_outputs"} <= set(forward)
+    if handed or ("video" in features and _renamed(features["video"], forward)):
+        features["video"] = _for_videos(features["image"] if handed else features["video"])
     tokens = {}
     for modality in features or ("image",):
         for name in (f"{modality}_token_id", f"{modality}_token_index"):
             if isinstance(getattr(config, name, None), int):
                 tokens[modality] = getattr(config, name)
                 break
-    forward = _names(model.forward)
     masks = {m: name for m, name in MASKS.items() if m in features and m not in tokens and name in forward}
     if main not in {**tokens, **masks}:
         raise UnsupportedModelError(
@@ -168,6 +173,7 @@ def examine(model: nn.Module) -> Host:
         text_dim=dim,
         skip=frozenset(skip - columns),
         special=_special_ids(config),
+        handed=handed,
         owners=owners,
         reader=reader,
     )
@@ -195,6 +201,19 @@ def _reader(model: nn.Module) -> nn.Module | None:
     wanted = {"cross_attention_states", "cross_attention_mask"}
     parts = [part for module in model.modules() if (part := getattr(module, "language_model", None)) is not None]
     return next((part for part in parts if wanted <= set(_names(part.forward))), None)
+
+
+def _renamed(method: FeatureMethod, forward: tuple[str, ...]) -> bool:
+    """Return whether a method for videos calls its pixels by another name than forward (some versions do)."""
+    return any(p in forward and p not in method.names for p in PIXELS["video"])
+
+
+def _for_videos(method: FeatureMethod) -> FeatureMethod:
+    """Return a method that names pixels as images have them as one that takes forward's name for those of videos."""
+    pixels = next((name for name in PIXELS["image"] if name in method.names), method.names[0])
+    new = PIXELS["video"][0]
+    names, required = (tuple(new if n == pixels else n for n in each) for each in (method.names, method.required))
+    return FeatureMethod(method.owner, method.call, names, required, (new, pixels))
 
 
 def _width(model: nn.Module, config: Any) -> int:

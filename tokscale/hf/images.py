@@ -79,7 +79,6 @@ def cut(
     entries: Sequence[int],
     rows: Sequence[int],
     groups: Sequence[Sequence[Run]] | None,
-    frames: Sequence[int] = (),
 ) -> list[Image]:
     """Return the images of a batch: contiguous ranges of features.
 
@@ -87,19 +86,13 @@ def cut(
         entries: features per entry of the container.
         rows: placeholders per row of the batch.
         groups: runs, grouped into images, for families whose entries are no images; None cuts at entries.
-        frames: equal parts that each entry is cut into (videos by frame); empty for one.
     """
     row_ends = list(accumulate(rows))
-    if groups is None and not frames and list(entries) == list(rows):  # an image in each row: by far the usual call
+    if groups is None and list(entries) == list(rows):  # an image in each row: by far the usual call
         return [Image(row, end - n, end) for row, (n, end) in enumerate(zip(rows, row_ends))]
     entry_ends = list(accumulate(entries))
     if groups is None:
         ends = set(entry_ends)
-        if frames:
-            for end, length, parts in zip(entry_ends, entries, frames):
-                if length % parts:
-                    raise UnsupportedInputError(f"{length} video tokens are no whole number for each of {parts} frames")
-                ends |= set(range(end - length, end, length // parts)) - {0}
     else:
         ends = {group[-1].end for group in groups}
     bounds = sorted(ends | set(row_ends) - {0})

@@ -57,7 +57,8 @@ def patch(
         processor: the model's processor, for the ids of marker tokens between the tiles of one image.
         positions: "compact" counts the kept tokens anew, "original" leaves each where it was; "auto" is "original" for
             rotary positions of several axes and "compact" elsewhere.
-        unit: what gets `num_tokens`: "image", "tile", or "frame" (of a video; by default a video counts as one image).
+        unit: what gets `num_tokens`: "image" (a video counts as one), "tile", or "frame", a temporal group of a video.
+            Models that are given a video in pieces (kimi_k25, minicpmv4_6 and its line) need "frame" for videos.
         question: `f(input_ids_row, is_image_row) -> bool mask` that says what the compressor hears; default the text
             after the image, without special ids and answers.
         options: keywords of a compressor given by name; `dim` and `text_dim` default to the model's.

@@ -33,9 +33,9 @@ def picture_sizes(modality: str, named: dict[str, Any], patch: Any = None) -> li
             side = patch if name == "image_sizes" and isinstance(patch, int) else 1
             pairs = table.tolist() if isinstance(table, Tensor) else table
             return [(1, int(h) // side, int(w) // side) for h, w in pairs]
-    places = named.get(f"{modality}_position_ids")  # (pictures, patches, 2): column and row, -1 for padding
+    places = named.get(f"{modality}_position_ids")  # (..., patches, 2): column and row, -1 for padding
     if isinstance(places, Tensor):
-        return [(1, h + 1, w + 1) for w, h in places.amax(1).tolist()]
+        return [(1, h + 1, w + 1) for w, h in places.flatten(0, -3).amax(1).tolist() if h >= 0]
     return None
 
 

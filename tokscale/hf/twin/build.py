@@ -103,13 +103,15 @@ def names_of(method: Any) -> tuple[str, ...]:
     return tuple(name for name, p in inspect.signature(method).parameters.items() if p.kind not in several)
 
 
-def features(model: nn.Module, pixels: dict[str, Tensor], *, grad: bool = False) -> list[Tensor]:
+def features(
+    model: nn.Module, pixels: dict[str, Tensor], *, grad: bool = False, modality: str | None = None
+) -> list[Tensor]:
     """Return what the model makes of the pixels, entry by entry, each (n, d): as the front door encodes them."""
     host = examine(model)
     with torch.set_grad_enabled(grad):
         if host.reader is not None:
             return _read(model, host, pixels)
-        output = encode(host, next(iter(host.features)), pixels)
+        output = encode(host, modality or next(iter(host.features)), pixels)
     flat, lengths = flatten(getattr(output, field_of(output)))
     return list(flat.split(lengths))
 
@@ -158,8 +160,8 @@ def written(model: Any, model_type: str, number: int) -> Picture:
     raise RuntimeError("no pixels fit; " + " | ".join(failures))
 
 
-def collate(rows: Sequence[Sequence[Picture]], model_type: str = "") -> dict[str, Tensor]:
-    """Return the pixels of a batch; tensors of unlike shapes are padded with zeros behind."""
+def collate(rows: Sequence[Sequence[Any]], model_type: str = "") -> dict[str, Tensor]:
+    """Return the pixels of a batch of pictures, or of clips; tensors of unlike shapes are padded with zeros behind."""
     every, how = [picture for row in rows for picture in row], exceptional(model_type)
     batch = {}
     if how.by_row:
@@ -180,7 +182,7 @@ def collate(rows: Sequence[Sequence[Picture]], model_type: str = "") -> dict[str
         wide = []
         for part in parts:
             pads = [x for axis in range(part.ndim - 1, 0, -1) for x in (0, most[axis - 1] - part.shape[axis])]
-            fill = -1 if key == "image_position_ids" else 0
+            fill = -1 if key in ("image_position_ids", "video_position_ids") else 0
             wide.append(nn.functional.pad(part, pads, value=fill) if any(pads) else part)
         batch[key] = torch.cat(wide)
     return batch

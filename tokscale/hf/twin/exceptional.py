@@ -194,7 +194,9 @@ TABLE: dict[str, Exceptional] = {
         by_row=True,
     ),
     "molmo2": Exceptional(
-        {"adapter_config.vision_feature_layer": [1, 0]}, write="molmo2", offset={"image_token_pooling": "pixel_values"}
+        {"adapter_config.vision_feature_layer": [1, 0]},
+        write="molmo2",
+        offset={"image_token_pooling": "pixel_values", "video_token_pooling": "pixel_values_videos"},
     ),
     "perception_lm": Exceptional(
         {
@@ -246,8 +248,8 @@ TABLE: dict[str, Exceptional] = {
         {**_KOSMOS, "latent_query_num": 6, "vision_config.patch_embed_hidden_size": 48}, write="kosmos2_5"
     ),
     "llama4": Exceptional({"vision_config.intermediate_size": 256}),
-    "minicpmv4_6": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1}),
-    "minicpmv4_7": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1}),
+    "minicpmv4_6": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1, "pixel_values_videos": -1}),
+    "minicpmv4_7": Exceptional(write="minicpm", batch=False, join={"pixel_values": -1, "pixel_values_videos": -1}),
     "muse_glimmer": Exceptional({"out_hidden_size": 256}),
     "muse_spark": Exceptional(
         {"out_hidden_size": 256, "audio_config.hidden_sizes": [8, 16], "audio_config.depths": [1, 1]}
@@ -262,7 +264,7 @@ TABLE: dict[str, Exceptional] = {
     "vipllava": Exceptional({"vision_feature_layer": [-1, -2]}, touching=True),
     "fuyu": Exceptional(alike=True),
     "inkling_mm_model": Exceptional(write="inkling"),
-    "minicpm_ocr": Exceptional(join={"pixel_values": -1}),
+    "minicpm_ocr": Exceptional(join={"pixel_values": -1, "pixel_values_videos": -1}),
     "diffusion_gemma": Exceptional(
         {
             "text_config.num_experts": 4,

@@ -12,6 +12,10 @@ from typing import Any
 
 IMAGE, VIDEO, PAD = 10, 11, 0
 START, END, VIDEO_START, VIDEO_END, AUDIO = 12, 13, 14, 15, 18
+TYPES = (  # what marks the columns of an image with 1
+    *("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids"),
+    "image_embeds_position_mask",
+)
 TEXT = 40  # the first id of ordinary text
 VOCAB = 256
 DROP = object()

@@ -12,14 +12,8 @@ from torch.nn.functional import cross_entropy, pad
 from ...errors import ArgumentError, UnsupportedModelError
 from ..host import unwrap
 from .build import build, collate, cross_mask, names_of, written
-from .sizes import IMAGE, PAD, TEXT, VOCAB
-
-_TYPES = (  # what marks image columns with 1
-    "mm_token_type_ids",
-    "token_type_ids",
-    "moe_mm_token_type_ids",
-    "image_embeds_position_mask",
-)
+from .clips import Clip, types_of, written_clip
+from .sizes import IMAGE, PAD, TEXT, TYPES, VOCAB
 
 
 class Twin:
@@ -34,9 +28,10 @@ class Twin:
         self.model, self.model_type = model, model_type
         self._image, self._vocabulary = image_id, vocabulary
         names = names_of(model.forward)
-        self._types = next((name for name in _TYPES if name in names), None)
+        self._types = next((name for name in TYPES if name in names), None)
         self._crossed = "cross_attention_mask" in names
         self._picture = functools.cache(lambda number: written(self.model, model_type, number))
+        self._clip = functools.cache(lambda number: written_clip(self.model, model_type, number))
 
     @property
     def n(self) -> int:
@@ -105,6 +100,21 @@ class Twin:
         if self._crossed and any(pictures):
             inputs["cross_attention_mask"] = cross_mask(input_ids, self._image, inputs["aspect_ratio_mask"])
         return {name: value.to(self.device) for name, value in inputs.items()}
+
+    def film(self) -> tuple[dict[str, Tensor], Clip]:
+        """Return a prompt of text and one video, and the video.
+
+        Raises:
+            RuntimeError: no video could be written for this model.
+        """
+        clip = self._clip(0)
+        draw = torch.Generator().manual_seed(7)
+        before, after = self._words(draw, 3), self._words(draw, 4)
+        ids = torch.tensor([[*before, *clip.ids, *after]])
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **collate([[clip]], self.model_type)}
+        if self._types:
+            inputs[self._types] = torch.tensor([[0] * len(before) + types_of(clip) + [0] * len(after)])
+        return {name: value.to(self.device) for name, value in inputs.items()}, clip
 
     def _words(self, draw: torch.Generator, count: int) -> list[int]:
         return torch.randint(TEXT, self._vocabulary, (count,), generator=draw).tolist()
