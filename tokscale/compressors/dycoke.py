@@ -13,7 +13,7 @@ from .cells import anchors, share
 from .compressed import Compressed, per_sample, take
 from .registry import register_compressor
 from .rules import kept, ranks
-from .similarity import pair_distance, unit
+from .similarity import pair_distance
 
 
 @register_compressor("dycoke")
@@ -66,9 +66,9 @@ class DyCoke(TokenCompressor):
             chosen = torch.zeros(b, len(frames), places, dtype=torch.bool, device=vision_tokens.device)
             chosen[:, key] = True
             if left:
-                direction = unit(vision_tokens.detach()).view(b, len(frames), places, -1)
+                image = vision_tokens.unflatten(1, (len(frames), places)).unbind(1)
                 base = [f - f % self.window + (f % self.window & (f % self.window - 1)) for f in other]
-                change = pair_distance(direction[:, other], direction[:, base])
+                change = torch.stack([pair_distance(image[f], image[g]) for f, g in zip(other, base, strict=True)], 1)
                 quota = torch.tensor(share(left, len(other)), device=chosen.device)
                 chosen[:, other] = ranks(change) < quota.unsqueeze(1)
             positions = kept(chosen.flatten(1), k)

@@ -12,7 +12,7 @@ from .base import TokenCompressor
 from .cells import anchors
 from .compressed import Compressed, per_sample, take
 from .registry import register_compressor
-from .similarity import pair_distance, unit
+from .similarity import pair_distance
 
 
 @register_compressor("evs")
@@ -48,8 +48,7 @@ class EVS(TokenCompressor):
         if k <= places:
             positions = per_sample(anchors(k, grid[-2:], vision_tokens.device), b)
             return Compressed(take(vision_tokens, positions), positions)
-        direction = unit(vision_tokens.detach())
-        change = pair_distance(direction[:, places:], direction[:, :-places])
+        change = pair_distance(vision_tokens[:, places:], vision_tokens[:, :-places])
         scores = torch.cat([change.new_full((b, places), torch.inf), change], 1)
         kept = ops.topk_gather(vision_tokens, scores, k)
         return Compressed(kept.tokens, kept.positions, None, scores.float())

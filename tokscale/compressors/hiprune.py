@@ -62,7 +62,7 @@ class HiPrune(TokenCompressor):
         anchor = shallow > n - math.floor(k * self.alpha / 5 + 0.5)
         tier = torch.where(_beside(anchor, context["grid"]), n + shallow, n - ranks(context["importance"].detach()))
         tier = torch.where(anchor, 2 * n + shallow, tier)
-        kept = ops.topk_gather(vision_tokens, tier.double(), k)  # distinct whole numbers
+        kept = ops.topk_gather(vision_tokens, tier.float(), k)  # distinct whole numbers below 2**24
         return Compressed(kept.tokens, kept.positions)
 
 

@@ -1,4 +1,4 @@
-"""The small rules that methods share: stable order and ranks, the range from 0 to 1, norms.
+"""The small rules that methods share: stable order and ranks, the range from 0 to 1.
 
 Equal scores go to the lower index everywhere: every order here comes from a stable sort (`torch.topk` promises none).
 """
@@ -41,8 +41,3 @@ def minmax(scores: Tensor) -> Tensor:
     low, high = v.aminmax(dim=-1, keepdim=True)
     size = high - low
     return torch.where(size <= FLAT, 1.0, (v - low) / size.clamp(min=FLAT)).to(wide(scores.dtype))
-
-
-def norms(x: Tensor, p: int = 2) -> Tensor:
-    """Return the (b, n) p-norms of tokens in float32 or wider; they are summed in float64, so none overflows."""
-    return x.detach().norm(p=p, dim=-1, dtype=torch.float64).to(wide(x.dtype))

@@ -44,26 +44,53 @@ def cosine_distance(x: Tensor) -> Tensor:
     return cosine_matrix(x).neg_().add_(1)
 
 
-def pair_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Return (...) distances `1 - c` of unit tokens (..., d), place by place, by the rules of `cosine_distance`."""
-    distance = 1 - (a * b).sum(-1)
-    return distance.masked_fill_((distance < SAME) | ~(a.any(-1) | b.any(-1)), 0)
+def pair_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Return the (...) distances of tokens (..., d), place by place, by the rules of `cosine_distance`."""
+    x, y = tamed(x.detach(), (-1,)), tamed(y.detach(), (-1,))
+    a, b = torch.linalg.vector_norm(x, dim=-1), torch.linalg.vector_norm(y, dim=-1)
+    nothing, none = a <= ZERO, b <= ZERO
+    c = (x * y).sum(-1) / (a * b).masked_fill(nothing | none, math.inf)
+    distance = 1 - c.masked_fill(nothing & none, 1)
+    return distance.masked_fill(distance < SAME, 0)
+
+
+def scale(x: Tensor, dims: tuple[int, ...]) -> Tensor | None:
+    """Return the largest entry over `dims` where it is huge, else 1; None where a look shows that none is."""
+    if visible(x) and float(torch.linalg.vector_norm(x, dim=dims).amax()) <= HUGE:
+        return None
+    size = torch.linalg.vector_norm(x, math.inf, dim=dims, keepdim=True)
+    return size.masked_fill(size <= HUGE, 1)
 
 
 def tamed(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Return x in float32 or wider, divided by its largest entry over `dims` where that is huge: squares then fit."""
     x = x.to(wide(x.dtype))
-    if _visible(x) and float(torch.linalg.vector_norm(x, dim=dims).amax()) <= HUGE:
-        return x
-    size = torch.linalg.vector_norm(x, math.inf, dim=dims, keepdim=True)
-    return torch.where(size > HUGE, x / size, x)
+    size = scale(x, dims) if x.numel() else None
+    return x if size is None else x / size
+
+
+def norms(x: Tensor, p: int = 2) -> Tensor:
+    """Return the (b, n) p-norms of tokens in float64; powers that leave the range of x's dtype are no matter."""
+    x = x.detach().to(wide(x.dtype))
+    norm = torch.linalg.vector_norm(x, p, dim=-1)
+    plain = (norm >= 1 / HUGE) & (norm <= HUGE)
+    if visible(x) and bool(plain.all()):
+        return norm.double()
+    size = torch.linalg.vector_norm(x, math.inf, dim=-1)
+    scaled = torch.linalg.vector_norm(x / size.masked_fill(size == 0, 1).unsqueeze(-1), p, dim=-1)
+    return torch.where(plain, norm.double(), scaled.double() * size.double())
+
+
+def visible(x: Tensor) -> bool:
+    """Whether a look at the values costs no wait and breaks no graph."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """Unit tokens (b, n, d) in float32 or wider, zeros for zero tokens, and which those are (b, n)."""
     x = x.to(wide(x.dtype))
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    if not _visible(x) or bool((norm > HUGE).any()):
+    if not visible(x) or bool((norm > HUGE).any()):
         x = tamed(x, (-1,))
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     zero = norm <= ZERO
@@ -73,11 +100,6 @@ def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
 def _likeness(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     (a, nothing), (b, none) = x, y
     c = a @ b.transpose(1, 2)
-    if not _visible(c) or bool(nothing.any()):
+    if not visible(c) or bool(nothing.any()):
         c.masked_fill_(nothing.unsqueeze(2) & none.unsqueeze(1), 1)
     return torch.threshold_(c.neg_(), SAME - 1, -1).neg_()
-
-
-def _visible(x: Tensor) -> bool:
-    """Whether a look at the values costs no wait and breaks no graph."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -12,7 +12,7 @@ from .base import TokenCompressor
 from .compressed import Compressed, wide
 from .question import image_side, question
 from .registry import register_compressor
-from .rules import norms
+from .similarity import norms, scale
 
 SLACK = 1e-6  # of the mean: raters of equal relevance all count, however their sums were rounded
 
@@ -54,21 +54,30 @@ class TextRater(TokenCompressor):
         x = vision_tokens
         text, mask = question(context["text_tokens"], context["text_mask"])
         image = image_side(x, context["aligned_tokens"], context["text_tokens"])
-        scores = norms(x).double()
+        scores = norms(x)
         if text.shape[1]:
-            scores = torch.where(mask.any(1, keepdim=True), _rated(image, text, mask), scores)
+            scores = torch.where(mask.any(1, keepdim=True), _rated(image, text, mask).double(), scores)
         kept = ops.topk_gather(x, scores, self.output_length(x.shape[1]))
         return Compressed(kept.tokens, kept.positions, None, scores.float())
 
 
 def _rated(image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-    """(b, n) scores in float64."""
-    image = image.to(wide(image.dtype))
-    large, loud = (torch.linalg.vector_norm(v, torch.inf, (1, 2), True).double().clamp(min=1) for v in (image, text))
-    words = (text / large / loud).to(image.dtype).transpose(1, 2)  # so that no product overflows
-    product = (image @ words).double() * (large * loud / image.shape[-1] ** 0.5)  # b n t
+    """(b, n) scores in float32 or wider."""
+    product = _products(image, text) / image.shape[-1] ** 0.5  # b n t
     hidden = ~mask.unsqueeze(1)
     relevance = torch.softmax(product.masked_fill(hidden, -torch.inf), dim=2).nan_to_num().mean(1, keepdim=True)
     count = mask.sum(1).view(-1, 1, 1)
     raters = mask.unsqueeze(1) & (relevance >= (1 - SLACK) * relevance.sum(2, keepdim=True) / count)  # b 1 t
     return (torch.softmax(product, dim=1) * raters).sum(2) / raters.sum(2).clamp(min=1)
+
+
+def _products(image: Tensor, text: Tensor) -> Tensor:
+    """(b, n, t): huge numbers are divided out first, and their product then stands in float64."""
+    image, text = image.to(wide(image.dtype)), text.to(wide(text.dtype))
+    large, loud = scale(image, (1, 2)), scale(text, (1, 2))
+    if large is None and loud is None:
+        return image @ text.to(image.dtype).transpose(1, 2)
+    one = image.new_ones(1, 1, 1)
+    large, loud = one if large is None else large, one if loud is None else loud
+    words = (text / large / loud).to(image.dtype).transpose(1, 2)
+    return (image @ words).double() * (large.double() * loud.double())

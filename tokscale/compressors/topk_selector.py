@@ -16,7 +16,7 @@ from .compressed import Compressed, wide
 from .layers import check_width, layer_norm, module_dtype, real
 from .question import image_side, mean_text_cosine, question, text_cosine
 from .registry import register_compressor
-from .rules import norms
+from .similarity import norms
 from .soft_topk import straight_through
 
 NEEDS = {"norm": (), "text": ("text",), "importance": ("importance",), "learned": ()}
@@ -114,7 +114,7 @@ class TopKSelector(TokenCompressor):
         if self.score == "learned":
             check_width(self, "vision_tokens", x, self.dim)
             return self.mlp(self.norm(x.to(module_dtype(self.norm)))).squeeze(-1).to(wide(x.dtype))
-        norm = norms(x)
+        norm = norms(x)  # float64: it may be larger than any number of float32
         if text_tokens is None:
             return norm
         image = image_side(x, aligned_tokens, text_tokens)
