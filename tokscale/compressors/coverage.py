@@ -81,7 +81,7 @@ def _sample(table: Array, k: int, weight: Array) -> Array:
         column = table[:, best]
         better = numpy.flatnonzero(column > covered)
         before, after = covered[better], column[better]
-        rows = table[better]
+        rows = table.take(better, axis=0)
         numpy.maximum(rows, before[:, None], out=rows)
         numpy.minimum(rows, after[:, None], out=rows)
         gain -= rows.sum(axis=0, dtype=numpy.float64) - before.sum(dtype=numpy.float64)

@@ -71,7 +71,9 @@ class MMTok(TokenCompressor):
         text, mask = question(context["text_tokens"], context["text_mask"])
         words = torch.softmax(text_cosine(image, text) / self.text_temperature, dim=1)  # b n t, over the image's tokens
         words = words * mask.unsqueeze(1) / mask.sum(1).clamp(min=1).view(b, 1, 1)
-        likeness = torch.softmax(cosine_matrix(vision_tokens) / self.vision_temperature, dim=2)
-        rows = torch.cat([words.transpose(1, 2).double(), likeness.double().mul_(self.vision_weight / n)], 1)
+        likeness = torch.softmax(cosine_matrix(vision_tokens).div_(self.vision_temperature), dim=2)
+        rows = torch.empty(b, text.shape[1] + n, n, dtype=torch.float64, device=likeness.device)
+        rows[:, : text.shape[1]] = words.transpose(1, 2)
+        rows[:, text.shape[1] :] = likeness.mul_(self.vision_weight / n)
         positions = cover(rows, self.output_length(n), total=1 + self.vision_weight).sort(dim=1).values
         return Compressed(take(vision_tokens, positions), positions)
