@@ -11,8 +11,8 @@ import torch
 import tokscale
 from tokscale.compressors.layers import fraction, whole
 from tokscale.compressors.question import mean_text_cosine, question, text_cosine
-from tokscale.compressors.rules import kept, minmax, order, ranks, top
-from tokscale.compressors.similarity import cosine_between, cosine_matrix, norms, pair_distance, tamed
+from tokscale.compressors.rules import kept, minmax, norms, order, ranks, top
+from tokscale.compressors.similarity import cosine_between, cosine_matrix, pair_distance, tamed
 
 
 def test_equal_scores_go_to_the_lower_index() -> None:

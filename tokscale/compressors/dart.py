@@ -14,8 +14,8 @@ from .compressed import Compressed, take
 from .layers import whole
 from .question import question
 from .registry import register_compressor
-from .rules import kept, top
-from .similarity import cosine_between, norms
+from .rules import kept, norms, top
+from .similarity import cosine_between
 
 
 @register_compressor("dart")

@@ -1,14 +1,17 @@
-"""The small rules that methods share: stable order and ranks, the range from 0 to 1.
+"""The small rules that methods share: stable order and ranks, the range from 0 to 1, norms.
 
 Equal scores go to the lower index everywhere: every order here comes from a stable sort (`torch.topk` promises none).
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .compressed import wide
+from .similarity import HUGE, visible
 
 FLAT = 1e-12  # scores that lie within this of one another are one score
 
@@ -41,3 +44,15 @@ def minmax(scores: Tensor) -> Tensor:
     low, high = v.aminmax(dim=-1, keepdim=True)
     size = high - low
     return torch.where(size <= FLAT, 1.0, (v - low) / size.clamp(min=FLAT)).to(wide(scores.dtype))
+
+
+def norms(x: Tensor, p: int = 2) -> Tensor:
+    """Return the (b, n) p-norms of tokens in float64; powers that leave the range of x's dtype are no matter."""
+    x = x.detach().to(wide(x.dtype))
+    norm = torch.linalg.vector_norm(x, p, dim=-1)
+    plain = (norm >= 1 / HUGE) & (norm <= HUGE)
+    if visible(x) and bool(plain.all()):
+        return norm.double()
+    size = torch.linalg.vector_norm(x, math.inf, dim=-1)
+    scaled = torch.linalg.vector_norm(x / size.masked_fill(size == 0, 1).unsqueeze(-1), p, dim=-1)
+    return torch.where(plain, norm.double(), scaled.double() * size.double())

@@ -69,18 +69,6 @@ def tamed(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x if size is None else x / size
 
 
-def norms(x: Tensor, p: int = 2) -> Tensor:
-    """Return the (b, n) p-norms of tokens in float64; powers that leave the range of x's dtype are no matter."""
-    x = x.detach().to(wide(x.dtype))
-    norm = torch.linalg.vector_norm(x, p, dim=-1)
-    plain = (norm >= 1 / HUGE) & (norm <= HUGE)
-    if visible(x) and bool(plain.all()):
-        return norm.double()
-    size = torch.linalg.vector_norm(x, math.inf, dim=-1)
-    scaled = torch.linalg.vector_norm(x / size.masked_fill(size == 0, 1).unsqueeze(-1), p, dim=-1)
-    return torch.where(plain, norm.double(), scaled.double() * size.double())
-
-
 def visible(x: Tensor) -> bool:
     """Whether a look at the values costs no wait and breaks no graph."""
     return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -12,7 +12,8 @@ from .base import TokenCompressor
 from .compressed import Compressed, wide
 from .question import image_side, question
 from .registry import register_compressor
-from .similarity import norms, scale
+from .rules import norms
+from .similarity import scale
 
 SLACK = 1e-6  # of the mean: raters of equal relevance all count, however their sums were rounded
 

@@ -16,7 +16,7 @@ from .compressed import Compressed, wide
 from .layers import check_width, layer_norm, module_dtype, real
 from .question import image_side, mean_text_cosine, question, text_cosine
 from .registry import register_compressor
-from .similarity import norms
+from .rules import norms
 from .soft_topk import straight_through
 
 NEEDS = {"norm": (), "text": ("text",), "importance": ("importance",), "learned": ()}
