@@ -63,7 +63,8 @@ class _Weights:
         scores = scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1)
         real = seen[:, 0].diagonal(dim1=-2, dim2=-1)
-        mean = (weights * real[:, None, :, None]).sum(2) / (seen[:, 0] & real[:, :, None]).sum(1, keepdim=True)
+        voters = (seen[:, 0] & real[:, :, None]).sum(1, keepdim=True)
+        mean = (weights * real[:, None, :, None]).sum(2) / voters.clamp(min=1)
         self.held.append((module, torch.cat([mean[:, :, None], weights], 2).detach(), own.detach(), real))
         return (weights @ value).transpose(1, 2).contiguous(), None
 

@@ -102,6 +102,19 @@ def check_grid(kind: str, twin: Twin, inputs: dict[str, Any], record: Any, seen:
         assert torch.equal(here - here.min(), places)
 
 
+@pytest.mark.parametrize("kind", ["idefics3", "smolvlm"])
+def test_padding_that_makes_tokens(kind: str) -> None:
+    """A picture that fills half of its square: the other half makes tokens too, and receives nothing."""
+    model = build(kind)
+    pixels = {**written(model, kind, 0).pixels, "pixel_attention_mask": torch.ones(1, 1, 48, 48, dtype=torch.bool)}
+    pixels["pixel_attention_mask"][..., 32:, :] = False
+    with torch.no_grad(), tokscale.patch(model, Notes({"importance", "keys"})) as handle:
+        encoded = handle.encode(**pixels)
+    received = encoded.noted["importance"]["image"]
+    assert (received[:6] > 0).all() and not received[6:].any()
+    check_noted(model, pixels, "image", encoded)
+
+
 def video_of(kind: str, model: Any, frames: int) -> dict[str, Tensor]:
     """A video of frames of 4 x 6 patches where the family takes any shape."""
     pictures = [written(model, kind, 1 + 3 * i).pixels for i in range(frames)]

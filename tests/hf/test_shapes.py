@@ -80,6 +80,7 @@ def test_frames_told_one_by_one() -> None:
 def test_scaled_keeps_the_shapes() -> None:
     assert scaled([(1, 4, 6), (2, 8, 4)], 6 + 16) == [(1, 2, 3), (2, 4, 2)]
     assert scaled([(1, 5, 6)], 7) == [(0, 0, 0)]
+    assert scaled([(0, 0, 0)], 7) == [(0, 0, 0)]
 
 
 # from patches to tokens, on numbers that a reader can check
@@ -127,6 +128,7 @@ def test_a_first_row_that_is_left_out() -> None:
     rows = torch.arange(10.0).view(2, 5)
     assert to_tokens("same", list(rows), 8, None).tolist() == [1, 2, 3, 4, 6, 7, 8, 9]
     assert to_tokens("same", list(rows), 6, None) is None
+    assert to_tokens("same", list(rows), 5, None) is None  # two patches are no token
 
 
 def test_patches_named_one_by_one() -> None:

@@ -104,12 +104,17 @@ class Recorder:
 
     def of_tokens(self, tap: Tap, host: Host, modality: str, named: dict[str, Any], tokens: int) -> Tensor:
         """Return what a tap noted in the order of the features, float32: (tokens,) importance or (tokens, d_k) keys."""
-        noted = [part.float() for part in tap.noted]
+        sizes = picture_sizes(modality, named, getattr(self.towers[0].config, "patch_size", None))
+        # padding makes no tokens where sizes are told; without them pictures are squares, whatever stands in them
+        noted = [
+            part.float() if real is None or sizes is None else part[real].float()
+            for part, real in zip(tap.noted, tap.real)
+        ]
         found = to_tokens(
             families.IMPORTANCE[host.model_type],
             noted,
             tokens,
-            picture_sizes(modality, named, getattr(self.towers[0].config, "patch_size", None)),
+            sizes,
             cls=self.cls,
             prefix=self.prefix,
             tile=tile_size(modality, named),

@@ -34,7 +34,7 @@ def to_tokens(
     Args:
         kind: "same" (a patch is a token), "raster" (square blocks of a picture), "consecutive" (runs of patches),
             "window" (runs of patches, in the order of attention windows), "pooled" (as `pooling` says).
-        noted: per sequence, a number or a vector for each patch, without padding.
+        noted: per sequence, a number or a vector for each patch; without padding where `sizes` are given.
         tokens: features in all.
         sizes: of each picture, in any unit of length; None where every sequence is a picture of size `tile`.
         cls: where in a sequence [CLS] stands, 0 or -1; None for nowhere.
@@ -58,6 +58,8 @@ def to_tokens(
     block, flat = total // tokens, torch.cat(list(noted))
     if kind in ("consecutive", "window") and merge and merge * merge != block:
         return None  # merged over time too
+    if kind == "same" and block > 1:
+        return None
     if kind in ("same", "consecutive", "window"):
         grouped = flat.unflatten(0, (tokens, block)).mean(1)
         if kind != "window":
@@ -76,7 +78,7 @@ def to_tokens(
 
 def scaled(sizes: Sizes, tokens: int) -> list[tuple[int, int, int]]:
     """Return pictures of the same shapes with that many tokens in all; (0, 0, 0) where a side would be no integer."""
-    area = sum(map(math.prod, sizes))
+    area = max(1, sum(map(math.prod, sizes)))
     grids = []
     for t, h, w in sizes:
         # both sides by sqrt(tokens / area): h' = h sqrt(tokens / area)

@@ -25,13 +25,17 @@ _PREFIX = "tokscale_"
 
 
 class Tap:
-    """One thing noted of some layers: for each sequence of each call (patches,) attention received, or (patches, d)."""
+    """One thing noted of some layers: for each sequence of each call (patches,) attention received, or (patches, d).
+
+    `real` holds for each sequence (patches,) False at padding, or None.
+    """
 
     def __init__(self, what: str, layers: Sequence[nn.Module], cls: int | None, keys_reduce: str) -> None:
         self.what, self.cls, self.keys_reduce = what, cls, keys_reduce
         inside = (module for layer in layers for module in layer.modules())
         self.modules = {id(module): module for module in inside if hasattr(vars(module).get("config"), "to_dict")}
         self.noted: list[Tensor] = []
+        self.real: list[Tensor | None] = []
 
     @torch.no_grad()
     def note(self, query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None, ends: Sequence[int]) -> None:
@@ -52,6 +56,7 @@ class Tap:
                 cumulative = torch.tensor(bounds, device=q.device)
                 found = attention_importance_varlen(q, k, cumulative, scale=scale, reduce="mean")
                 self.noted += found.tensor_split(bounds[1:-1])
+                self.real += [None] * len(ends)
                 return
             for start, end in zip(bounds, ends):
                 rows, columns = (part[start:end].transpose(0, 1)[None] for part in (q, k))
@@ -70,7 +75,8 @@ class Tap:
             found = heads.flatten(2) if self.keys_reduce == "cat" else heads.mean(2)
         else:
             found = self._received(query, key, pairs, real, scale)
-        self.noted += list(found) if real is None else [row[mine] for row, mine in zip(found, real)]
+        self.noted += list(found)
+        self.real += [None] * len(found) if real is None else list(real)
 
     def _received(
         self, query: Tensor, key: Tensor, pairs: Tensor | None, real: Tensor | None, scale: float | None
