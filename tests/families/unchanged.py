@@ -101,7 +101,7 @@ def _encoding(case: Case, batch: Prompt) -> list[nn.Parameter]:
     every = [p for p in case.model.parameters() if p.requires_grad and p.is_floating_point()]
     pixels = {k: v for k, v in batch.inputs.items() if k not in ("input_ids", "attention_mask", case.family.types)}
     with torch.enable_grad():
-        modality = "video" if "pixel_values_videos" in pixels else "image"
+        modality = "video" if "pixel_values_videos" in pixels else None
         made = tiny.features(case.model, pixels, grad=True, modality=modality)
         total = torch.stack([m.double().square().sum() for m in made]).sum()
     if not total.requires_grad:

@@ -65,6 +65,8 @@ def video(case: Case) -> None:
     host = examine(case.model)
     if "video" not in host.features:
         raise NotApplicable("it takes no videos of its own: frames are images to it")
+    if not host.pixels["image"]:
+        raise NotApplicable("it takes nothing but videos: all other checks are of them")
     if (why := refusal(host)) is not None:
         refused(case, why)
         raise NotApplicable(f"refused: {why}")

@@ -192,7 +192,10 @@ def _batch(twin: Twin) -> None:
 
 
 def _video(twin: Twin) -> None:
-    if (why := refusal(examine(twin.model))) is not None:
+    host = examine(twin.model)
+    if not host.pixels["image"]:
+        raise _Skip("it takes nothing but videos: all other checks are of them")
+    if (why := refusal(host)) is not None:
         raise _Skip(f"no video can be shortened, {why}")
     try:
         inputs, clip = twin.film()

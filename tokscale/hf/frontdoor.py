@@ -118,6 +118,8 @@ def _run(handle: PatchHandle, seam: Seam, args: tuple[Any, ...], kwargs: dict[st
     taken, call = _arguments(handle, seam, named, plan, encoded, generating)
     if "video" in plan.outputs:
         taken = videos.ready(host, named, taken, plan.outputs["video"])
+        if named.get(videos.MASK) is not None:
+            call.originals[videos.MASK] = named[videos.MASK]
     if taken is None:  # nothing leaves: the caller's own arguments
         with running(call):
             return seam.original(*args, **kwargs)
@@ -193,8 +195,8 @@ def _arguments(
 def _count(seam: Seam, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Count the images of each row in the prompt that the caller wrote: some originals sum placeholders."""
     named = seam.__signature__.bind(*args, **kwargs).arguments
-    long = call.originals.get("input_ids")
-    return seam.original(**named) if long is None else seam.original(**{**named, "input_ids": long})
+    long = {name: call.originals[name] for name in ("input_ids", videos.MASK) if name in call.originals}
+    return seam.original(**{**named, **long})
 
 
 def _canvas_of(host: Host, named: dict[str, Any]) -> int:
