@@ -62,19 +62,12 @@ def test_pixels_tell_the_shape_where_nothing_else_does() -> None:
         ([(4, 4, 6)], [7], 2, [None]),
         # three tiles of one image, and an image of one
         ([(1, 6, 6), (1, 6, 6), (1, 4, 6), (1, 8, 4)], [24, 8], 2, [None, (1, 4, 2)]),
+        ([(1, 4, 6)] * 3, [18], 2, [None]),  # tiles that are alike make none either
         ([(1, 6, 6), (1, 6, 6)], [9, 9, 9], 2, [None, None, None]),  # does not add up
     ],
 )
 def test_grids(sizes: Any, lengths: list[int], merge: int | None, grids: Any) -> None:
     assert token_grids(sizes, lengths, merge) == grids
-
-
-def test_frames_told_one_by_one() -> None:
-    frames = [(1, 4, 6)] * 3
-    assert token_grids(frames, [18], 2, frames=True) == [(3, 2, 3)]
-    assert token_grids(frames, [12, 6], 2, frames=True) == [(2, 2, 3), (1, 2, 3)]
-    assert token_grids(frames, [18], 2) == [None]  # tiles
-    assert token_grids([(1, 4, 6), (1, 6, 4)], [12], 2, frames=True) == [None]
 
 
 def test_scaled_keeps_the_shapes() -> None:

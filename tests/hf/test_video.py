@@ -185,6 +185,17 @@ def test_units() -> None:
         units(host("llava_next_video"), "frame", {}, [12], NONE)
 
 
+def test_grids_of_frames_told_one_by_one() -> None:
+    told = {"target_sizes_videos": torch.tensor([[4, 6], [4, 6], [4, 6]])}
+    minicpm = host("minicpmv4_6")
+    assert grids(minicpm, "image", told, [Unit(18, 0, 3)]) == [(3, 2, 3)]
+    assert grids(minicpm, "image", told, [Unit(12, 0, 2), Unit(6, 1, 1)]) == [(2, 2, 3), (1, 2, 3)]
+    assert grids(minicpm, "frame", told, [Unit(6, i, 1) for i in range(3)]) == [(2, 3)] * 3
+    unlike = {"target_sizes_videos": torch.tensor([[4, 6], [6, 4]])}
+    assert grids(minicpm, "image", unlike, [Unit(12, 0, 2)]) == [None]
+    assert grids(minicpm, "frame", unlike, [Unit(6, 0, 1), Unit(6, 1, 1)]) == [(2, 3), (3, 2)]
+
+
 def test_the_compressor_is_told_the_box() -> None:
     class Told(Spread):
         uses = frozenset({"grid"})

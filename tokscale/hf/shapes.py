@@ -45,16 +45,13 @@ def tile_size(modality: str, named: dict[str, Any]) -> Size | None:
     return (1, *pixels.shape[-2:]) if pixels is not None and pixels.ndim >= 4 else None
 
 
-def token_grids(
-    sizes: list[Size], lengths: list[int], merge: int | None, frames: bool = False
-) -> list[tuple[int, ...] | None]:
+def token_grids(sizes: list[Size], lengths: list[int], merge: int | None) -> list[tuple[int, ...] | None]:
     """Return the rectangle (t, h, w) that the tokens of each image make, or None where they make none.
 
     Args:
         sizes: of each picture, in any unit.
-        lengths: tokens of each image; an image may be several pictures.
+        lengths: tokens of each image; an image may be several pictures (tiles), which make no rectangle.
         merge: patches a side that become one token, for sizes of several frames.
-        frames: several pictures of one image are its frames; else they are tiles, which make no rectangle.
     """
     if len(sizes) == len(lengths):
         return [_grid(size, n, merge) for size, n in zip(sizes, lengths)]
@@ -66,9 +63,7 @@ def token_grids(
             if not math.prod(grid := next(grids, (0, 0, 0))):
                 return [None] * len(lengths)
             inside.append(grid)
-        t, h, w = inside[0]
-        alike = len(inside) == 1 or (frames and all(each == inside[0] for each in inside))
-        found.append((t * len(inside), h, w) if alike and t * len(inside) * h * w == n else None)
+        found.append(inside[0] if len(inside) == 1 and math.prod(inside[0]) == n else None)
     return found
 
 

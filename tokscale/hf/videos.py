@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -232,9 +232,10 @@ def _rectangles(host: Host, named: dict[str, Any], found: Sequence[Unit]) -> lis
         shapes = [tile_size("video", named) or (1, 1, 1)] * len(found)
     elif len(frames) == len(found):
         shapes = frames
-    else:
-        firsts = [0, *accumulate(each.groups for each in found)]
-        shapes = [frames[i] for i in firsts[:-1]] if firsts[-1] == len(frames) else [(1, 0, 0)] * len(found)
+    else:  # a video is a rectangle where all of its frames are alike
+        ends = [0, *accumulate(each.groups for each in found)]
+        inside = [frames[first:last] if ends[-1] == len(frames) else [] for first, last in pairwise(ends)]
+        shapes = [of[0] if len(set(of)) == 1 else (1, 0, 0) for of in inside]
     return [
         scaled([shape], each.n // max(each.groups, 1))[0][1:] if math.prod(shape) else (0, 0)
         for each, shape in zip(found, shapes)

@@ -17,7 +17,7 @@ from ..cutting import encode
 from ..features import field_of, flatten
 from ..host import Host, examine
 from ..videos import MASK
-from .pictures import GRIDS, first, noise
+from .pictures import GRIDS, first, noise, patch_shapes
 from .sizes import END, IMAGE, START, TEXT, TYPES, VIDEO, VIDEO_END, VIDEO_START
 
 TIMES = (2, 4, 2)  # temporal groups of a video
@@ -90,14 +90,7 @@ def _with_grid(
         more["video_merge_sizes"] = torch.tensor([2])
     if MASK in names:  # the first token of each group leaves
         more[MASK] = torch.arange(t * h * w // 4) % (h * w // 4) > 0
-    for shape in [
-        (3 * times * patch * patch,),
-        (3 * patch * patch,),
-        (3, patch, patch),
-        (times, 3, patch, patch),
-        (3, times, patch, patch),
-        (times * 3 * patch * patch * 4,),
-    ]:
+    for shape in patch_shapes(times, patch):
         yield {"pixel_values_videos": noise(number, t * h * w, *shape), **more}
 
 

@@ -28,6 +28,18 @@ def first(config: Any, *names: str, default: Any = None) -> Any:
     return default
 
 
+def patch_shapes(times: int, patch: int) -> list[tuple[int, ...]]:
+    """Every shape in which a tower takes one of its flattened patches, `times` frames deep."""
+    return [
+        (3 * times * patch * patch,),
+        (3 * patch * patch,),
+        (3, patch, patch),
+        (times, 3, patch, patch),
+        (3, times, patch, patch),
+        (times * 3 * patch * patch * 4,),
+    ]
+
+
 def pictures(
     names: tuple[str, ...], config: Any, number: int, write: str = "", side: int | None = None
 ) -> Iterator[dict[str, Tensor]]:
@@ -48,14 +60,7 @@ def pictures(
         more: dict[str, Tensor] = {table: torch.tensor(sizes)}
         if "image_merge_sizes" in names:
             more["image_merge_sizes"] = torch.tensor([2])
-        for shape in [
-            (3 * times * patch * patch,),
-            (3 * patch * patch,),
-            (3, patch, patch),
-            (times, 3, patch, patch),
-            (3, times, patch, patch),
-            (times * 3 * patch * patch * 4,),
-        ]:
+        for shape in patch_shapes(times, patch):
             yield {"pixel_values": noise(number, h * w, *shape), **more}
         return
     if table == "spatial_shapes":
