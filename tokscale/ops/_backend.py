@@ -6,40 +6,52 @@ or in the call, runs or raises.
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import os
 
+import torch
 from torch import Tensor
 
 from .._checks import one_of
 from ..errors import BackendError
 
 BACKENDS = ("auto", "torch", "triton")
-OPERATORS = (
+ATTENTION = (
     "attention_importance",
     "attention_importance_varlen",
+)
+OPERATORS = (
+    *ATTENTION,
     "fusion_attention",
     "projected_fusion_attention",
     "greedy_select",
     "topk_gather",
 )
 NEEDS_GPU = "Triton needs a GPU (or TRITON_INTERPRET=1 set before import)"
+MAX_HEAD_DIM = 256
+MIN_CAPABILITY = (8, 0)
 
 
-def resolve(op: str, backend: str, tensor: Tensor) -> str:
-    """Return the backend that runs `op` on `tensor`'s device, or raise `BackendError` that says why none can."""
+def resolve(op: str, backend: str, *tensors: Tensor) -> str:
+    """Return the backend that runs `op` on these tensors, or raise `BackendError` that says why none can."""
     chosen, asked = _asked(op, backend)
+    if chosen == "torch" or (chosen == "auto" and tensors[0].device.type != "cuda"):
+        return "torch"
+    obstacle = _triton_obstacle(op, *tensors)
+    if obstacle is None:
+        return "triton"
     if chosen == "triton":
-        obstacle = _triton_obstacle(op, tensor)
         raise BackendError(f'{op}: {asked} cannot run: {obstacle}. Use backend="auto" or "torch".')
     return "torch"
 
 
 def explain(op_name: str, *tensors: Tensor) -> str:
-    """Which backend `auto` takes for these tensors and why, as `"torch: <reason>"`.
+    """Which backend `auto` takes for these tensors and why, as `"torch: <reason>"` or `"triton: <reason>"`.
 
     Args:
         op_name: name of a public operator of `tokscale.ops`.
-        tensors: the tensors the call would get; the device of the first decides. None: only the environment is read.
+        tensors: the tensors the call would get; the first decides. None: only the environment is read.
 
     Raises:
         ArgumentError: an operator or a `TOKSCALE_BACKEND` that does not exist.
@@ -55,8 +67,13 @@ def explain(op_name: str, *tensors: Tensor) -> str:
     if chosen == "torch":
         return f"torch: {asked}"
     if not tensors:
-        return f"torch: {_no_kernel(op_name)}"
-    return f"{resolve(op_name, 'auto', tensors[0])}: {_triton_obstacle(op_name, tensors[0])}"
+        return f"{chosen}: no tensors were given; auto is triton on a GPU where it can run, else torch"
+    taken = resolve(op_name, "auto", *tensors)
+    if taken == "triton":
+        return f"triton: {asked if chosen == 'triton' else f'the tensors are on {tensors[0].device}'}"
+    if tensors[0].device.type == "cpu":
+        return f"torch: the tensors are on cpu; {NEEDS_GPU}"
+    return f"torch: {_triton_obstacle(op_name, *tensors)}"
 
 
 def _asked(op: str, backend: str) -> tuple[str, str]:
@@ -69,11 +86,37 @@ def _asked(op: str, backend: str) -> tuple[str, str]:
     return preset, f"TOKSCALE_BACKEND={preset}"
 
 
-def _triton_obstacle(op: str, tensor: Tensor) -> str:
-    if tensor.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"the tensors are on {tensor.device.type}; {NEEDS_GPU}"
-    return _no_kernel(op)
+def _triton_obstacle(op: str, *tensors: Tensor) -> str | None:
+    """Why Triton cannot run `op` on these tensors, or None; triton itself is imported only where it may run."""
+    interpret = os.environ.get("TRITON_INTERPRET") == "1"
+    device = tensors[0].device
+    if device.type != "cuda" and not interpret:
+        return f"the tensors are on {device.type}; {NEEDS_GPU}"
+    if op not in ATTENTION:
+        return f"this version has no Triton kernel for {op} yet"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type != "cuda":
+        from . import _triton
+
+        obstacle = _triton.interpreter_obstacle()
+    else:
+        obstacle = "TRITON_INTERPRET=1 is set" if interpret else _device_obstacle(device)
+    return obstacle or _unsupported(op, *tensors)
 
 
-def _no_kernel(op: str) -> str:
-    return f"this version has no Triton kernel for {op} yet"
+@functools.cache
+def _device_obstacle(device: torch.device) -> str | None:
+    have = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and have < MIN_CAPABILITY:
+        return "compute capability {}.{} < {}.{}".format(*have, *MIN_CAPABILITY)
+    return None
+
+
+def _unsupported(op: str, *tensors: Tensor) -> str | None:
+    """What of the tensors themselves a kernel does not take."""
+    if any(tensor.dtype == torch.float64 for tensor in tensors):
+        return "Triton kernels take no float64"
+    if op in ATTENTION and tensors[0].shape[-1] > MAX_HEAD_DIM:
+        return f"head_dim {tensors[0].shape[-1]} > {MAX_HEAD_DIM}"
+    return None

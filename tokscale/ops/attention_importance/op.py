@@ -166,8 +166,12 @@ def _attention_importance(
     group_size: int,
     backend: str,
 ) -> Tensor:
-    _backend.resolve(NAME, backend, q)
+    triton = _backend.resolve(NAME, backend, q, k) == "triton"
     inputs = _inputs(q, k, lse, rows, row_mask, key_mask, key_lengths, attn_mask, offset, scale)
+    if triton:
+        from . import triton_path
+
+        return triton_path.importance(inputs, reduce, group_size, _voters(inputs))
     total = torch_path.column_sums(inputs)
     return torch_path.reduced(total, reduce, group_size, _voters(inputs))
 
@@ -239,10 +243,16 @@ def _attention_importance_backward(
     scale: float,
     reduce: str,
     group_size: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = _inputs(q, k, lse, rows, row_mask, key_mask, key_lengths, attn_mask, offset, scale)
-    d_total = torch_path.reduced_backward(grad, q.shape[1], reduce, group_size, _voters(inputs))
-    d_q, d_k, d_lse = torch_path.backward(inputs, d_total)
+    if _backend.resolve(NAME, backend, q, k) == "triton":
+        from . import triton_path
+
+        d_q, d_k, d_lse = triton_path.backward(inputs, grad, reduce, group_size, _voters(inputs))
+    else:
+        d_total = torch_path.reduced_backward(grad, q.shape[1], reduce, group_size, _voters(inputs))
+        d_q, d_k, d_lse = torch_path.backward(inputs, d_total)
     if inputs.positions is not None:
         d_q = torch_path.scatter_rows(d_q, inputs.positions, q.shape[2])
         d_lse = None if d_lse is None else torch_path.scatter_rows(d_lse, inputs.positions, q.shape[2])
@@ -265,6 +275,7 @@ def _(
     scale: float,
     reduce: str,
     group_size: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
     d_lse = q.new_empty(0) if lse is None else lse.new_empty(lse.shape)
     return q.new_empty(q.shape), k.new_empty(k.shape), d_lse
@@ -272,7 +283,7 @@ def _(
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:8])
-    ctx.options = inputs[8:12]
+    ctx.options = inputs[8:13]
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

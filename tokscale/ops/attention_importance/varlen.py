@@ -151,6 +151,20 @@ def _longest_fit(cu_q: Tensor, cu_k: Tensor, max_q: int | None, max_k: int | Non
             raise ArgumentError(f"{NAME}: {name}={limit} is less than the longest segment, {longest}")
 
 
+def _ends(
+    q: Tensor, k: Tensor, cu_q: Tensor, cu_k: Tensor | None, max_q: int | None, max_k: int | None, group_size: int
+) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    """Where segments end, and the longest: checked, unless the caller saves a GPU the wait by naming the longest."""
+    if cu_k is None:
+        cu_k, max_k = cu_q, max_q if max_k is None else max_k
+    if cu_q.is_cuda and max_q is not None and max_k is not None:
+        return cu_q, cu_k, (max_q, max_k)
+    _longest_fit(cu_q, cu_k, max_q, max_k)
+    list(_runs(q, k, cu_q, cu_k, group_size))  # checks
+    longest_q, longest_k = (int(ends.diff().max()) if len(ends) > 1 else 0 for ends in (cu_q, cu_k))
+    return cu_q, cu_k, (longest_q, longest_k)
+
+
 @_register.operator("attention_importance_varlen")
 def _importance_varlen(
     q: Tensor,
@@ -165,7 +179,11 @@ def _importance_varlen(
     group_size: int,
     backend: str,
 ) -> Tensor:
-    _backend.resolve(NAME, backend, q)
+    if _backend.resolve(NAME, backend, q, k) == "triton":
+        from . import triton_packed
+
+        ends = _ends(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, group_size)
+        return triton_packed.importance(triton_packed.Packed(q, k, *ends), causal, scale, reduce, group_size)
     _longest_fit(cu_seqlens_q, cu_seqlens_q if cu_seqlens_k is None else cu_seqlens_k, max_seqlen_q, max_seqlen_k)
     h, n = q.shape[1], k.shape[0] // group_size
     total = q.new_zeros((h, n) if reduce == "none" else (1, n), dtype=_numerics.compute_dtype(q))
@@ -203,11 +221,19 @@ def _importance_varlen_backward(
     k: Tensor,
     cu_seqlens_q: Tensor,
     cu_seqlens_k: Tensor | None,
+    max_seqlen_q: int | None,
+    max_seqlen_k: int | None,
     causal: bool,
     scale: float,
     reduce: str,
     group_size: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
+    if _backend.resolve(NAME, backend, q, k) == "triton":
+        from . import triton_packed
+
+        ends = _ends(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, group_size)
+        return triton_packed.backward(triton_packed.Packed(q, k, *ends), grad, causal, scale, reduce, group_size)
     d_q, d_k = (torch.zeros(t.shape, dtype=t.dtype, device=t.device) for t in (q, k))
     grad = grad if reduce == "none" else grad[None]  # (h or 1) n
     for run in _runs(q, k, cu_seqlens_q, cu_seqlens_k, group_size):
@@ -228,17 +254,20 @@ def _(
     k: Tensor,
     cu_seqlens_q: Tensor,
     cu_seqlens_k: Tensor | None,
+    max_seqlen_q: int | None,
+    max_seqlen_k: int | None,
     causal: bool,
     scale: float,
     reduce: str,
     group_size: int,
+    backend: str,
 ) -> tuple[Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:4])
-    ctx.options = inputs[6:10]
+    ctx.options = inputs[4:11]
 
 
 def _differentiate(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,0 +1,175 @@
+"""What every Triton kernel shares: the decorator, tile arithmetic, device functions.
+
+Imported late, by `kernel.py` and `triton_path.py` of an operator, so that PyTorch alone never pays for it. Whether
+kernels are compiled or interpreted is settled once, by `TRITON_INTERPRET` at the moment triton itself is imported.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+INTERPRETED = not isinstance(tl.zeros, triton.runtime.JITFunction)  # a helper of triton's own, decorated at its import
+LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
+LN2: tl.constexpr = tl.constexpr(0.6931471805599453)
+
+
+def interpreter_obstacle() -> str | None:
+    """Why the interpreter cannot run kernels on CPU tensors here, or None."""
+    if not INTERPRETED:
+        return "TRITON_INTERPRET=1 was set after triton was imported; set it before import"
+    if VERSION < (3, 7) and tuple(int(part) for part in numpy.__version__.split(".")[:2]) >= (2, 4):
+        return f"the interpreter of triton {triton.__version__} needs numpy < 2.4, this is {numpy.__version__}"
+    return None
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """`triton.jit`, in the mode triton was imported in, whatever the environment says by now."""
+    with triton.knobs.runtime.scope():
+        triton.knobs.runtime.interpret = INTERPRETED
+        return triton.jit(function)
+
+
+def constants(*values: Any) -> list[Any]:
+    """The values as constants of the compilation."""
+    return [tl.constexpr(value) for value in values]
+
+
+def cdiv(length: int, block: int) -> int:
+    """How many blocks cover `length`."""
+    return -(-length // block)
+
+
+def block_d(head_dim: int) -> int:
+    """The power of two that holds `head_dim`, at least what a tensor core multiplies."""
+    return max(16, triton.next_power_of_2(head_dim))
+
+
+def unit_stride(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy where its last axis is not contiguous."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
+
+
+def alignment(*tensors: Tensor | None) -> int:
+    """8 where all strides but the innermost are multiples of it (head_dim 72, 80 too), which the launcher does not
+    tell the compiler: it looks for 16. Else 1."""
+    return 1 if any(stride % 8 for t in tensors if t is not None for stride in t.stride()[:-1]) else 8
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """How many multiprocessors a device has; the interpreter counts as one."""
+    return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def platform() -> str:
+    """`"hip"` or `"cuda"`: which column of a tile table is read."""
+    return "hip" if torch.version.hip else "cuda"
+
+
+def row_block(rows: int) -> int:
+    """Rows in a tile: 16, 32 or 64."""
+    return 16 if rows <= 16 else 32 if rows <= 32 else 64
+
+
+def splits(programs: int, n: int, device: torch.device) -> int:
+    """Into how many parts the keys are cut where whole rows would leave multiprocessors idle: by shapes and device."""
+    cores, programs = processors(device), max(1, programs)
+    return 1 if programs >= cores else max(1, min(cdiv(2 * cores, programs), cdiv(n, 256), 64))
+
+
+# Device functions
+
+
+@jit
+def dot(a, b, WIDE: tl.constexpr):
+    """a b in fp32. The interpreter multiplies bf16 wrongly, so there both are widened; fp32 is never cut to tf32."""
+    if WIDE:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
+    return tl.dot(a, b, input_precision="ieee")
+
+
+@jit
+def narrow(x, dtype: tl.constexpr, WIDE: tl.constexpr):
+    """fp32 as `dtype`, rounded to nearest even; the interpreter's own cast to bf16 truncates."""
+    if WIDE and dtype == tl.bfloat16:
+        bits = x.to(tl.int32, bitcast=True)
+        rounded = ((bits + 0x7FFF + ((bits >> 16) & 1)) & -65536).to(tl.float32, bitcast=True)
+        x = tl.where(x == x, rounded, x)
+    return x.to(dtype)
+
+
+@jit
+def segment(a, batch):
+    """Where a segment's rows and keys begin, and how many there are: (first row, first key, m, n, causal offset)."""
+    if a.SEGMENTS:
+        q0 = tl.load(a.ends_q + batch).to(tl.int64)
+        k0 = tl.load(a.ends_k + batch).to(tl.int64)
+        m = (tl.load(a.ends_q + batch + 1) - q0).to(tl.int32)
+        n = (tl.load(a.ends_k + batch + 1) - k0).to(tl.int32)
+        return q0, k0, m, n, n - m
+    zero = batch * 0
+    return zero, zero, a.m, a.n, a.offset
+
+
+@jit
+def tile_rows(a, start, head0, m, BM: tl.constexpr):
+    """Rows of one tile: (query head, row within it, inside). `pack` heads lie one after the other."""
+    r = start + tl.arange(0, BM)
+    return (head0 + r // m).to(tl.int64), (r % m).to(tl.int64), r < m * a.pack
+
+
+@jit
+def load_tile(ptr, base, strided, inside, D: tl.constexpr, BLOCK_D: tl.constexpr, ALIGN: tl.constexpr):
+    """(rows, BLOCK_D) from an address per row; zero outside."""
+    d = tl.arange(0, BLOCK_D)
+    offsets = tl.multiple_of(base + strided, ALIGN)  # the hint holds for an operation, not for an argument
+    return tl.load(ptr + (offsets[:, None] + d[None, :]), inside[:, None] & (d < D)[None, :], 0.0)
+
+
+@jit
+def load_rows(a, batch, head, row, inside):
+    """A tile of q."""
+    return load_tile(a.q, batch * a.q_b + head * a.q_h, row * a.q_m, inside, a.D, a.BLOCK_D, a.ALIGN)
+
+
+@jit
+def load_keys(a, batch, group, key, inside):
+    """A tile of k."""
+    return load_tile(a.k, batch * a.k_b + group * a.k_g, key * a.k_n, inside, a.D, a.BLOCK_D, a.ALIGN)
+
+
+@jit
+def row_positions(a, batch, row, inside):
+    """Which query rows the causal rule and the mask mean."""
+    if a.HAS_INDEX:
+        return tl.load(a.index + batch * a.index_b + row * a.index_m, inside, 0)
+    return row
+
+
+@jit
+def masked_scores(s, a, batch, head, row, at, key, row_in, key_in, offset):
+    """Scores in units of log 2 from products `s`, -inf where not seen; all index tensors broadcast against s."""
+    inside = row_in & key_in
+    s = s * (a.scale * LOG2E)
+    if a.HAS_BIAS:
+        bias = tl.load(a.bias + head * a.bias_h + row * a.bias_m + key * a.bias_n, inside, 0.0)
+        s += bias.to(tl.float32) * LOG2E
+    if a.HAS_HEAD_BIAS:
+        s += tl.load(a.head_bias + head, row_in, 0.0).to(tl.float32) * LOG2E
+    if a.HAS_SEEN:
+        inside = inside & tl.load(a.seen + batch * a.seen_b + key * a.seen_n, key_in, 0).to(tl.int1)
+    if a.HAS_MASK:
+        place = batch * a.mask_b + head * a.mask_h + at * a.mask_m + key * a.mask_n
+        inside = inside & tl.load(a.mask + place, inside, 0).to(tl.int1)
+    if a.CAUSAL:
+        inside = inside & (key <= at + offset)
+    return tl.where(inside, s, -float("inf"))

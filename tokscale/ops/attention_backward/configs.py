@@ -1,0 +1,23 @@
+"""Tiles of the backward kernels: chosen ahead of time, so that a first call never searches."""
+
+from __future__ import annotations
+
+from ..attention_importance.configs import Tile
+
+
+def query_tile(platform: str, block_d: int, rows: int) -> Tile:
+    """For `received_sum` and `query_gradient`."""
+    if block_d > 128:
+        return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
+    if platform == "hip":
+        return Tile(min(rows, 32) if block_d > 64 else rows, 64, 4, 1 if block_d > 64 else 2)
+    return Tile(rows, 64, 8 if rows > 32 else 4, 2)
+
+
+def key_tile(platform: str, block_d: int, rows: int) -> Tile:
+    """For `key_gradient`: two accumulators of the keys' height leave room for few rows."""
+    if block_d > 128:
+        return Tile(16, 32, 4, 1)
+    if block_d > 64:
+        return Tile(16, 64, 8, 1)
+    return Tile(min(rows, 32), 64, 4, 1)
