@@ -20,10 +20,10 @@ BACKENDS = ("auto", "torch", "triton")
 ATTENTION = (
     "attention_importance",
     "attention_importance_varlen",
+    "fusion_attention",
 )
 OPERATORS = (
     *ATTENTION,
-    "fusion_attention",
     "projected_fusion_attention",
     "greedy_select",
     "topk_gather",
@@ -44,6 +44,12 @@ def resolve(op: str, backend: str, *tensors: Tensor) -> str:
     if chosen == "triton":
         raise BackendError(f'{op}: {asked} cannot run: {obstacle}. Use backend="auto" or "torch".')
     return "torch"
+
+
+def may_be_triton(backend: str, tensor: Tensor) -> bool:
+    """Whether the backward may run by Triton, so that it pays to keep what its kernels read; readable in a graph."""
+    kept = tensor.dtype != torch.float64 and tensor.shape[-1] <= MAX_HEAD_DIM
+    return kept and (backend == "triton" or (backend == "auto" and tensor.device.type == "cuda"))
 
 
 def explain(op_name: str, *tensors: Tensor) -> str:

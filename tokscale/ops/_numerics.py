@@ -88,6 +88,11 @@ def softmax_backward(dp: Tensor, p: Tensor, d_lse: Tensor | None) -> Tensor:
     return ds
 
 
+def differentiates(*tensors: Tensor | None) -> bool:
+    """Whether a backward may follow."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
 def autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """The tensors in autocast's dtype where autocast is on, as PyTorch does for its own attention and linear layers."""
     first = next(t for t in tensors if t is not None)

@@ -70,9 +70,12 @@ def processors(device: torch.device) -> int:
     return 1 if device.type == "cpu" else torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def platform() -> str:
-    """`"hip"` or `"cuda"`: which column of a tile table is read."""
-    return "hip" if torch.version.hip else "cuda"
+@functools.cache
+def platform(device: torch.device) -> str:
+    """Which column of a tile table is read: `"hip"`, `"sm_80"` (matrix products from registers) or `"sm_90"`."""
+    if torch.version.hip:
+        return "hip"
+    return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
 
 
 def row_block(rows: int) -> int:

@@ -57,7 +57,7 @@ def usages(call: Callable[[], Any], target: str, processors: int = 1) -> list[Us
     run, count, platform = triton.runtime.JITFunction.run, _triton.processors, _triton.platform
     triton.runtime.JITFunction.run = compile_instead
     _triton.processors = lambda device: processors
-    _triton.platform = lambda: "hip" if target.startswith("gfx") else "cuda"
+    _triton.platform = lambda device: "hip" if target.startswith("gfx") else target
     try:
         call()
     finally:

@@ -11,13 +11,16 @@ def query_tile(platform: str, block_d: int, rows: int) -> Tile:
         return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
     if platform == "hip":
         return Tile(min(rows, 32) if block_d > 64 else rows, 64, 4, 1 if block_d > 64 else 2)
-    return Tile(rows, 64, 8 if rows > 32 else 4, 2)
+    warps = 8 if rows > (16 if block_d > 64 else 32) else 4
+    if platform == "sm_80":  # mma.sync holds both operands in registers
+        return Tile(rows, 32 if block_d > 64 or rows > 32 else 64, warps, 2)
+    return Tile(rows, 64, warps, 2)
 
 
 def key_tile(platform: str, block_d: int, rows: int) -> Tile:
     """For `key_gradient`: two accumulators of the keys' height leave room for few rows."""
     if block_d > 128:
-        return Tile(16, 32, 4, 1)
+        return Tile(16, 32, 4 if platform == "hip" else 8, 1)
     if block_d > 64:
-        return Tile(16, 64, 8, 1)
+        return Tile(16, 32 if platform == "sm_80" else 64, 8, 1)
     return Tile(min(rows, 32), 64, 4, 1)

@@ -14,8 +14,15 @@ class Tile(NamedTuple):
     stages: int
 
 
-def tile(platform: str, block_d: int, rows: int) -> Tile:
-    """For rows blocks of `rows` (16, 32 or 64) and head sizes padded to `block_d`."""
+def row_tile(platform: str, block_d: int, rows: int) -> Tile:
+    """For `row_lse`; `rows` is 16, 32 or 64, `block_d` the head size padded to a power of two."""
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
     return Tile(rows, 64, 4, 2)
+
+
+def column_tile(platform: str, block_d: int, rows: int) -> Tile:
+    """For `column_sum`."""
+    if block_d > 128:
+        return Tile(min(rows, 32), 32, 4, 1)
+    return Tile(rows, 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)

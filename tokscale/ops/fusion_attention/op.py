@@ -85,6 +85,8 @@ def fusion_attention(
     check_biases(NAME, q, k_vision.shape[2], vision_bias, text_bias)
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
     masks = (vision_mask, vision_lengths, text_mask, text_lengths)
+    given = (q, k_vision, v_vision, k_text, v_text, vision_bias, text_bias)
+    keep_lse = return_lse or (_backend.may_be_triton(backend, q) and _numerics.differentiates(*given))
     out, lse, importance, text_importance = _fusion_attention(
         q,
         k_vision,
@@ -95,7 +97,7 @@ def fusion_attention(
         vision_bias,
         text_bias,
         scale,
-        return_lse,
+        keep_lse,
         return_importance,
         backend,
     )
@@ -120,7 +122,7 @@ def _fusion_attention(
     return_importance: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _backend.resolve(NAME, backend, q)
+    triton = _backend.resolve(NAME, backend, q, k_vision) == "triton"
     inputs = _inputs(
         q,
         k_vision,
@@ -135,6 +137,10 @@ def _fusion_attention(
         text_bias,
         scale,
     )
+    if triton:
+        from . import triton_path
+
+        return triton_path.forward(inputs, return_lse, return_importance)
     return torch_path.forward(inputs, return_lse, return_importance)
 
 
@@ -198,7 +204,10 @@ def _fusion_attention_backward(
     text_lengths: Tensor | None,
     vision_bias: Tensor | None,
     text_bias: Tensor | None,
+    out: Tensor | None,
+    lse: Tensor | None,
     scale: float,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     inputs = _inputs(
         q,
@@ -214,6 +223,10 @@ def _fusion_attention_backward(
         text_bias,
         scale,
     )
+    if _backend.resolve(NAME, backend, q, k_vision) == "triton":
+        from . import triton_path
+
+        return triton_path.backward(inputs, out, lse, d_out, d_lse, d_importance, d_text_importance)
     return torch_path.backward(inputs, d_out, d_lse, d_importance, d_text_importance)
 
 
@@ -226,14 +239,15 @@ def _(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(*inputs[:11])
-    ctx.scale, ctx.num_inputs = inputs[11], len(inputs)
+    kept = output[:2] if output[1].numel() else (None, None)
+    ctx.save_for_backward(*inputs[:11], *kept)
+    ctx.options, ctx.num_inputs = (inputs[11], inputs[14]), len(inputs)
 
 
 def _differentiate(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
     saved = ctx.saved_tensors
     lse_and_sums = (None if c is None or c.numel() == 0 else c for c in cotangents[1:])
-    grads = _fusion_attention_backward(cotangents[0], *lse_and_sums, *saved, ctx.scale)
+    grads = _fusion_attention_backward(cotangents[0], *lse_and_sums, *saved, *ctx.options)
     full: list[Tensor | None] = [None] * ctx.num_inputs
     for place, grad in zip((0, 1, 2, 3, 4, 9, 10), grads, strict=True):
         full[place] = grad if ctx.needs_input_grad[place] else None

@@ -1,0 +1,52 @@
+"""`fusion_attention`, forward and backward, in machine code for GPUs that are not here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tokscale.ops.fusion_attention import torch_path, triton_path
+
+from .ahead_of_time import TARGETS, check, usages
+
+SIZES = [  # b h g m n t d
+    (8, 16, 16, 64, 2880, 64, 64),
+    (8, 16, 16, 16, 576, 20, 64),
+    (1, 16, 2, 32, 729, 13, 72),
+    (2, 16, 16, 64, 2880, 64, 128),
+    (2, 8, 8, 16, 576, 8, 256),
+]
+
+
+def inputs(sizes: tuple[int, ...], every_option: bool) -> torch_path.Inputs:
+    b, h, g, m, n, t, d = sizes
+
+    def draw(heads: int, length: int) -> Any:
+        return torch.empty(b, length, heads, d, dtype=torch.bfloat16).transpose(1, 2)
+
+    mask, bias, text_bias = None, None, None
+    if every_option:
+        mask = torch.ones(b, n + t, dtype=torch.bool)
+        bias, text_bias = torch.empty(h, m, n, dtype=torch.bfloat16), torch.empty(h, dtype=torch.bfloat16)
+    text = (draw(g, t), draw(g, t))
+    return torch_path.Inputs(draw(h, m), draw(g, n), draw(g, n), *text, mask, bias, text_bias, d**-0.5, False)
+
+
+@pytest.mark.parametrize("target", [t if t == "gfx942" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS])
+@pytest.mark.parametrize("every_option", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sizes", [SIZES[0], *(pytest.param(s, marks=pytest.mark.slow) for s in SIZES[1:])], ids=str)
+def test_no_spills_and_tensor_cores(sizes: tuple[int, ...], every_option: bool, target: str) -> None:
+    x = inputs(sizes, every_option)
+
+    def call() -> None:
+        out, lse, vision, text = triton_path.forward(x, True, True)
+        triton_path.backward(x, out, lse, out, lse, vision, text)
+
+    found = usages(call, target, processors=132)
+    names = {"forward", "column_sum", "received_sum", "query_gradient", "key_gradient"}
+    names |= {"bias_gradient"} if every_option else set()
+    assert {usage.kernel for usage in found} - {"combine"} == names  # combine: where keys are split
+    for usage in found:
+        check(usage, tensor_core=usage.kernel != "combine")

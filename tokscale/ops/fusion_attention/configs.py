@@ -1,0 +1,17 @@
+"""Tiles of the kernels of `fusion_attention`: chosen ahead of time, so that a first call never searches."""
+
+from __future__ import annotations
+
+from ..attention_importance.configs import Tile
+
+
+def forward_tile(platform: str, block_d: int, rows: int) -> Tile:
+    """For `forward`."""
+    if block_d > 128:
+        return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
+    return Tile(rows, 64, 8 if block_d > 64 and rows > 32 else 4, 3 if rows < 64 and block_d <= 64 else 2)
+
+
+def bias_tile(platform: str, block_d: int, rows: int) -> Tile:
+    """For `bias_gradient`."""
+    return Tile(min(rows, 32), 32 if block_d > 128 else 64, 4, 1)
