@@ -31,14 +31,16 @@ OPERATORS = (
 NEEDS_GPU = "Triton needs a GPU (or TRITON_INTERPRET=1 set before import)"
 MAX_HEAD_DIM = 256
 MIN_CAPABILITY = (8, 0)
+MAX_TOKENS = {"dpp": 4096, "max_min": 16384, "topk_gather": 8192}  # one sample's state stays in registers
+MAX_TOKENS_HIP = {**MAX_TOKENS, "topk_gather": 4096}
 
 
-def resolve(op: str, backend: str, *tensors: Tensor) -> str:
+def resolve(op: str, backend: str, *tensors: Tensor, method: str = "max_min") -> str:
     """Return the backend that runs `op` on these tensors, or raise `BackendError` that says why none can."""
     chosen, asked = _asked(op, backend)
     if chosen == "torch" or (chosen == "auto" and tensors[0].device.type != "cuda"):
         return "torch"
-    obstacle = _triton_obstacle(op, *tensors)
+    obstacle = _triton_obstacle(op, *tensors, method=method)
     if obstacle is None:
         return "triton"
     if chosen == "triton":
@@ -52,12 +54,13 @@ def may_be_triton(backend: str, tensor: Tensor) -> bool:
     return kept and (backend == "triton" or (backend == "auto" and tensor.device.type == "cuda"))
 
 
-def explain(op_name: str, *tensors: Tensor) -> str:
+def explain(op_name: str, *tensors: Tensor, method: str = "max_min") -> str:
     """Which backend `auto` takes for these tensors and why, as `"torch: <reason>"` or `"triton: <reason>"`.
 
     Args:
         op_name: name of a public operator of `tokscale.ops`.
         tensors: the tensors the call would get; the first decides. None: only the environment is read.
+        method: of `greedy_select`.
 
     Raises:
         ArgumentError: an operator or a `TOKSCALE_BACKEND` that does not exist.
@@ -74,12 +77,12 @@ def explain(op_name: str, *tensors: Tensor) -> str:
         return f"torch: {asked}"
     if not tensors:
         return f"{chosen}: no tensors were given; auto is triton on a GPU where it can run, else torch"
-    taken = resolve(op_name, "auto", *tensors)
+    taken = resolve(op_name, "auto", *tensors, method=method)
     if taken == "triton":
         return f"triton: {asked if chosen == 'triton' else f'the tensors are on {tensors[0].device}'}"
     if tensors[0].device.type == "cpu":
         return f"torch: the tensors are on cpu; {NEEDS_GPU}"
-    return f"torch: {_triton_obstacle(op_name, *tensors)}"
+    return f"torch: {_triton_obstacle(op_name, *tensors, method=method)}"
 
 
 def _asked(op: str, backend: str) -> tuple[str, str]:
@@ -92,13 +95,13 @@ def _asked(op: str, backend: str) -> tuple[str, str]:
     return preset, f"TOKSCALE_BACKEND={preset}"
 
 
-def _triton_obstacle(op: str, *tensors: Tensor) -> str | None:
+def _triton_obstacle(op: str, *tensors: Tensor, method: str) -> str | None:
     """Why Triton cannot run `op` on these tensors, or None; triton itself is imported only where it may run."""
     interpret = os.environ.get("TRITON_INTERPRET") == "1"
     device = tensors[0].device
     if device.type != "cuda" and not interpret:
         return f"the tensors are on {device.type}; {NEEDS_GPU}"
-    if op not in ATTENTION:
+    if op == "projected_fusion_attention":
         return f"this version has no Triton kernel for {op} yet"
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
@@ -108,7 +111,7 @@ def _triton_obstacle(op: str, *tensors: Tensor) -> str | None:
         obstacle = _triton.interpreter_obstacle()
     else:
         obstacle = "TRITON_INTERPRET=1 is set" if interpret else _device_obstacle(device)
-    return obstacle or _unsupported(op, *tensors)
+    return obstacle or _unsupported(op, *tensors, method=method)
 
 
 @functools.cache
@@ -119,10 +122,14 @@ def _device_obstacle(device: torch.device) -> str | None:
     return None
 
 
-def _unsupported(op: str, *tensors: Tensor) -> str | None:
+def _unsupported(op: str, *tensors: Tensor, method: str) -> str | None:
     """What of the tensors themselves a kernel does not take."""
     if any(tensor.dtype == torch.float64 for tensor in tensors):
         return "Triton kernels take no float64"
     if op in ATTENTION and tensors[0].shape[-1] > MAX_HEAD_DIM:
         return f"head_dim {tensors[0].shape[-1]} > {MAX_HEAD_DIM}"
+    limits = MAX_TOKENS_HIP if torch.version.hip else MAX_TOKENS
+    limit = limits.get(method if op == "greedy_select" else op)
+    if limit is not None and tensors[0].shape[-1] > limit:
+        return f"{tensors[0].shape[-1]} tokens > {limit}"
     return None

@@ -9,7 +9,9 @@ def forward_tile(platform: str, block_d: int, rows: int) -> Tile:
     """For `forward`."""
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
-    return Tile(rows, 64, 8 if block_d > 64 and rows > 32 else 4, 3 if rows < 64 and block_d <= 64 else 2)
+    if platform == "hip" and block_d > 64:
+        return Tile(min(rows, 32), 64, 4, 1)
+    return Tile(rows, 64, 8 if block_d > 64 and rows > 16 else 4, 3 if rows < 64 and block_d <= 64 else 2)
 
 
 def bias_tile(platform: str, block_d: int, rows: int) -> Tile:

@@ -33,9 +33,14 @@ def _greedy_select(
     mask: Tensor | None,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    _backend.resolve(NAME, backend, matrix)
+    triton = _backend.resolve(NAME, backend, matrix, method=method) == "triton"
     _checks.enough_allowed(NAME, num_tokens, mask)
     _start_allowed(start, mask, matrix.shape[1])
+    if triton:
+        from . import triton_path
+
+        start = None if start is None else start.contiguous()
+        return triton_path.greedy(matrix, num_tokens, method, start, relevance, fallback, mask)
     return torch_path.greedy(matrix, num_tokens, method, start, relevance, fallback, mask)
 
 

@@ -24,8 +24,12 @@ class TopKGather(NamedTuple):
 @_register.operator("topk_positions")
 def topk_positions(scores: Tensor, num_tokens: int, mask: Tensor | None, backend: str) -> Tensor:
     """Positions of the k largest scores, ascending."""
-    _backend.resolve(NAME, backend, scores)
+    triton = _backend.resolve(NAME, backend, scores) == "triton"
     _checks.enough_allowed(NAME, num_tokens, mask)
+    if triton:
+        from . import triton_path
+
+        return triton_path.topk_positions(scores, num_tokens, mask)
     return torch_path.topk_positions(scores, num_tokens, mask)
 
 
