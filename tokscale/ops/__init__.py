@@ -1,7 +1,8 @@
 """Floor 1: stateless functions of tensors, one folder per operator.
 
 Each folder holds `op.py` (signature, checks, registration with `torch.library`), `reference.py` (the definition in
-plain PyTorch) and `torch_path.py` (the same, fast).
+plain PyTorch), `torch_path.py` (the same, fast) and, where there is one, `kernel.py` (Triton), `triton_path.py` (its
+launches) and `configs.py` (its tiles). `attention_backward` holds what the attention operators share.
 """
 
 from ._backend import explain

@@ -103,7 +103,7 @@ def _triton_obstacle(op: str, *tensors: Tensor, method: str) -> str | None:
         return f"the tensors are on {device.type}; {NEEDS_GPU}"
     if op == "projected_fusion_attention":
         return f"this version has no Triton kernel for {op} yet"
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return "triton is not installed"
     if device.type != "cuda":
         from . import _triton
@@ -112,6 +112,11 @@ def _triton_obstacle(op: str, *tensors: Tensor, method: str) -> str | None:
     else:
         obstacle = "TRITON_INTERPRET=1 is set" if interpret else _device_obstacle(device)
     return obstacle or _unsupported(op, *tensors, method=method)
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache

@@ -38,6 +38,20 @@ def jit(function: Callable[..., Any]) -> Any:
         return triton.jit(function)
 
 
+def on_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Launch on the GPU where the first argument, or the first tensor of it, lies."""
+
+    @functools.wraps(function)
+    def run(first: Any, *args: Any, **kwargs: Any) -> Any:
+        tensor = first if isinstance(first, Tensor) else first[0]
+        if not tensor.is_cuda:
+            return function(first, *args, **kwargs)
+        with torch.cuda.device(tensor.device):
+            return function(first, *args, **kwargs)
+
+    return run
+
+
 def constants(*values: Any) -> list[Any]:
     """The values as constants of the compilation."""
     return [tl.constexpr(value) for value in values]

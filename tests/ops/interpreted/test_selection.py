@@ -64,7 +64,7 @@ def test_max_min_on_a_lattice(n: int, option: str) -> None:
     if "mask" in option:
         options["mask"] = (torch.rand(3, n) < 0.7).index_fill_(1, torch.tensor([n - 1]), True)
     most = int(options["mask"].sum(1).min()) if "mask" in options else n
-    for k in sorted({1, (most + 1) // 2, most}):
+    for k in sorted({1, (most + 1) // 2, most}) if n < 65 else (20,):
         got, want = both(ops.greedy_select, distances, k, **options)
         assert torch.equal(got.positions, want.positions) and torch.equal(got.gains, want.gains)
 

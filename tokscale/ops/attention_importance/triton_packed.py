@@ -35,6 +35,7 @@ class Packed(NamedTuple):
         )
 
 
+@_triton.on_device
 def importance(p: Packed, causal: bool, scale: float, reduce: str, group_size: int) -> Tensor:
     """(total keys / group_size,), or with "none" one row per head."""
     s = p.scores(causal, scale)
@@ -47,6 +48,7 @@ def importance(p: Packed, causal: bool, scale: float, reduce: str, group_size: i
     return total / _votes(p, group_size) if reduce == "mean" else total
 
 
+@_triton.on_device
 def backward(
     p: Packed, grad: Tensor, causal: bool, scale: float, reduce: str, group_size: int
 ) -> tuple[Tensor, Tensor]:

@@ -59,6 +59,7 @@ def column_sums(a: Scores, lse: Tensor, per_head: bool) -> Tensor:
     return out
 
 
+@_triton.on_device
 def importance(a: torch_path.Inputs, reduce: str, group_size: int, voters: Tensor | float) -> Tensor:
     """The operator's result."""
     s = scores(a)
@@ -67,6 +68,7 @@ def importance(a: torch_path.Inputs, reduce: str, group_size: int, voters: Tenso
     return torch_path.reduced(sums, reduce, group_size, voters * (s.q.shape[1] // sums.shape[1]))
 
 
+@_triton.on_device
 def backward(
     a: torch_path.Inputs, grad: Tensor, reduce: str, group_size: int, voters: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -42,6 +42,7 @@ def segments(x: torch_path.Inputs) -> tuple[Scores, Tensor, Scores | None, Tenso
     return vision, v, text, _triton.unit_stride(x.v_text)
 
 
+@_triton.on_device
 def forward(x: torch_path.Inputs, with_lse: bool, with_importance: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(out, lse, importance, text_importance); what is not asked for is empty."""
     vision, v, text, v_text = segments(x)
@@ -109,6 +110,7 @@ def _values(v: Tensor) -> Values:
     return Values(*values)
 
 
+@_triton.on_device
 def backward(
     x: torch_path.Inputs,
     out: Tensor | None,

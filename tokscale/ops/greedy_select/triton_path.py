@@ -7,12 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._triton import cdiv
+from .. import _triton
 from . import kernel
 from .configs import block_and_warps, factor_rows
 from .reference import EXHAUSTED
 
 
+@_triton.on_device
 def greedy(
     matrix: Tensor,
     num_tokens: int,
@@ -80,7 +81,7 @@ def nearest(distances: Tensor, mask: Tensor | None) -> Tensor:
     """min over allowed i != j of D_ij, for every j: (b, n, n) to (b, n); inf where there is no other."""
     b, n, _ = distances.shape
     out = torch.empty((b, n), dtype=torch.float32, device=distances.device)
-    kernel.nearest[(cdiv(n, 64), b)](
+    kernel.nearest[(_triton.cdiv(n, 64), b)](
         distances,
         distances if mask is None else mask,
         out,

@@ -90,7 +90,8 @@ def projected_fusion_attention(
     _checks.visibility(NAME, "vision", x[:, None], vision_mask, vision_lengths)
     check_biases(NAME, q, x.shape[1], vision_bias, text_bias)
     masks = (vision_mask, vision_lengths, text_mask, text_lengths)
-    if path == "folded" or (path == "auto" and folding_pays(q, w_k)):
+    # The folded products have no kernel: who asks for Triton by name gets the projected path.
+    if path == "folded" or (path == "auto" and backend != "triton" and folding_pays(q, w_k)):
         scale = q.shape[3] ** -0.5 if scale is None else float(scale)
         keep = torch.is_grad_enabled() and any(
             tensor is not None and tensor.requires_grad

@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _triton
 from . import kernel
 from .configs import block_and_warps
 
 
+@_triton.on_device
 def topk_positions(scores: Tensor, num_tokens: int, mask: Tensor | None) -> Tensor:
     """Positions (b, k), ascending, of the k largest scores; see `reference.topk_positions`."""
     b, n = scores.shape

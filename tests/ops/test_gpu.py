@@ -1,0 +1,112 @@
+"""The Triton kernels on a GPU: results against float64 on the CPU, both directions, bitwise twice, far offsets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokscale import ops
+from tokscale.ops.attention_importance import reference
+
+from .helpers import EPS, doubled, error, lattice
+from .test_attention_importance import OPTIONS, eager, options_of
+from .test_fusion_attention import call, define, leaves, make
+from .test_fusion_attention import eager as eager_fusion
+
+pytestmark = pytest.mark.gpu
+SHAPES = [(1, 16, 16, 577, 577, 64), (2, 8, 2, 65, 729, 72), (2, 4, 1, 17, 2880, 128), (1, 2, 2, 33, 129, 256)]
+
+
+def to_gpu(value: Any) -> Any:
+    return value.detach().cuda().requires_grad_(value.requires_grad) if isinstance(value, Tensor) else value
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+@pytest.mark.parametrize("sizes", SHAPES, ids=str)
+def test_importance(sizes: tuple[int, ...], dtype: torch.dtype) -> None:
+    b, h, g, m, n, d = sizes
+    q, k = torch.randn(b, h, m, d).to(dtype).requires_grad_(), torch.randn(b, g, n, d).to(dtype).requires_grad_()
+    q64, k64 = doubled(q), doubled(k)
+    oracle, own = reference.attention_importance(q64, k64), eager(q, k)
+    weight = torch.randn_like(oracle)
+    want = torch.autograd.grad((oracle * weight).sum(), (q64, k64))
+    base = torch.autograd.grad((own.double() * weight).sum(), (q, k))
+    runs = []
+    for _ in range(2):
+        on_gpu = to_gpu(q), to_gpu(k)
+        value = ops.attention_importance(*on_gpu, backend="triton")
+        runs.append([value, *torch.autograd.grad((value.double() * weight.cuda()).sum(), on_gpu)])
+    assert all(torch.equal(one, two) for one, two in zip(*runs, strict=True))
+    value, *grads = (t.cpu() for t in runs[0])
+    assert error(value, oracle) <= 2 * error(own, oracle) + 3e-6
+    assert float(value.detach().sum()) == pytest.approx(b * h * m, rel=1e-4)
+    for got, exact, other in zip(grads, want, base, strict=True):
+        assert error(got, exact) <= 3 * error(other, exact) + EPS[dtype]
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_every_option_of_importance(kind: str) -> None:
+    sizes = (2, 4, 2, 65, 130, 24)
+    b, h, g, m, n, d = sizes
+    q, k = torch.randn(b, h, m, d), torch.randn(b, g, n, d)
+    options = {name: v.detach().float() if name == "lse" else v for name, v in options_of(kind, sizes).items()}
+    on_gpu = {name: to_gpu(v) for name, v in options.items()}
+    got = ops.attention_importance(q.cuda(), k.cuda(), backend="triton", **on_gpu)
+    assert error(got.cpu(), reference.attention_importance(q.double(), k.double(), **options)) <= 3e-6
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+@pytest.mark.parametrize(
+    "sizes", [(1, 16, 16, 64, 577, 33, 64), (2, 8, 2, 17, 729, 13, 72), (1, 4, 4, 16, 2880, 64, 128)], ids=str
+)
+def test_fusion(sizes: tuple[Any, ...], dtype: torch.dtype) -> None:
+    case = make(sizes, "masks", dtype, "attention")
+    exact = {name: doubled(value) for name, value in case.items()}
+    oracle, own = define(exact, "attention"), eager_fusion(case, "attention")
+    on_gpu = {name: to_gpu(value) for name, value in case.items()}
+    first, second = (
+        call(on_gpu, "attention", return_lse=True, return_importance=True, backend="triton") for _ in range(2)
+    )
+    assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+    assert error(first.out.cpu(), oracle[0]) <= 2 * error(own[0], oracle[0]) + EPS[dtype]
+    assert error(first.importance.cpu(), oracle[2]) <= 2 * error(own[1], oracle[2]) + 3e-6
+    weight = torch.randn_like(oracle[0])
+    grads = torch.autograd.grad((first.out.double() * weight.cuda()).sum(), leaves(on_gpu))
+    want = torch.autograd.grad((oracle[0] * weight).sum(), leaves(exact))
+    base = torch.autograd.grad((own[0].double() * weight).sum(), leaves(case))
+    for got, oracle_grad, other in zip(grads, want, base, strict=True):
+        cancels = 4 if got.dim() == 1 else 1  # of text_bias: rows x text signed terms become one number
+        assert error(got.cpu(), oracle_grad) <= 3 * error(other, oracle_grad) + cancels * EPS[dtype]
+
+
+@pytest.mark.parametrize("n", [1, 65, 577, 2880])
+def test_selection(n: int) -> None:
+    k, scores, distances = (n + 8) // 9, torch.randint(-9, 9, (4, n)).float(), lattice(2, n, top=50)
+    x = torch.randn(2, n, n + 8)
+    kernel = x @ x.transpose(1, 2) / n
+    for function, args, options in (
+        (ops.topk_gather, (scores, scores, k), {}),
+        (ops.greedy_select, (distances, k), {}),
+        (ops.greedy_select, (kernel, min(k, 32)), {"method": "dpp"}),
+    ):
+        got = function(*(to_gpu(a) for a in args), backend="triton", **options)
+        assert torch.equal(got.positions.cpu(), function(*args, backend="torch", **options).positions)
+
+
+def test_offsets_beyond_32_bits() -> None:
+    """The last sample lies more than 2^31 elements away from the first."""
+    near = torch.randn(2, 1, 64, 64, device="cuda", dtype=torch.bfloat16)
+    far = torch.empty(2**31 + 64 * 64, device="cuda", dtype=torch.bfloat16)
+    far = far.as_strided((2, 1, 64, 64), (2**31, 64 * 64, 64, 1)).copy_(near)
+    got, want = (ops.fusion_attention(t, t, t, return_importance=True, backend="triton") for t in (far, near))
+    assert torch.equal(got.out, want.out) and torch.equal(got.importance, want.importance)
+
+
+def test_auto_takes_the_kernels() -> None:
+    q = torch.randn(1, 2, 16, 64, device="cuda")
+    assert ops.explain("fusion_attention", q, q) == "triton: the tensors are on cuda:0"
+    got = ops.attention_importance(q, q)
+    assert torch.equal(got, ops.attention_importance(q, q, backend="triton"))
