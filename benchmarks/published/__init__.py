@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from . import merging, selection
+from .choices import choices
+
+__all__ = ["choices", "loop_of"]
 
 
 def loop_of(name: str) -> Callable[..., Any] | None:

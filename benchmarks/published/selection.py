@@ -37,8 +37,7 @@ def attention_topk(x: Tensor, k: int, *, importance: Tensor, **_: Any) -> Kept:
     return select(x, importance.topk(k).indices)
 
 
-def divprune(x: Tensor, k: int, **_: Any) -> Kept:
-    distance = 1 - cosine(x)
+def farthest(distance: Tensor, k: int) -> Tensor:
     chosen = torch.empty(k, dtype=torch.long)
     for step in range(k):
         if step == 0:
@@ -46,10 +45,14 @@ def divprune(x: Tensor, k: int, **_: Any) -> Kept:
         else:  # the distances to all chosen so far are read again at each step
             nearest = distance.index_select(0, chosen[:step]).min(0).values
         chosen[step] = nearest.argmax()
-    return select(x, chosen)
+    return chosen
 
 
-def _determinantal(kernel: Tensor, k: int) -> Tensor:
+def divprune(x: Tensor, k: int, **_: Any) -> Kept:
+    return select(x, farthest(1 - cosine(x), k))
+
+
+def determinantal(kernel: Tensor, k: int) -> Tensor:
     left, rows, chosen = kernel.diagonal().clone(), torch.zeros(k, len(kernel)), torch.empty(k, dtype=torch.long)
     for step in range(k):
         best = left.argmax()
@@ -62,13 +65,17 @@ def _determinantal(kernel: Tensor, k: int) -> Tensor:
 
 
 def dpp(x: Tensor, k: int, **_: Any) -> Kept:
-    return select(x, _determinantal(cosine(x), k))
+    return select(x, determinantal(cosine(x).fill_diagonal_(1), k))
+
+
+def conditional_kernel(x: Tensor, text: Tensor) -> Tensor:
+    relevance = (F.normalize(x, dim=-1) @ F.normalize(text, dim=-1).T).mean(-1)
+    relevance = (relevance - relevance.min() + 1e-6) / (relevance.max() - relevance.min())
+    return relevance[:, None] * cosine(x) * relevance
 
 
 def cdpruner(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
-    relevance = (F.normalize(x, dim=-1) @ F.normalize(text, dim=-1).T).mean(-1)
-    relevance = (relevance - relevance.min() + 1e-6) / (relevance.max() - relevance.min())
-    return select(x, _determinantal(relevance[:, None] * cosine(x) * relevance, k))
+    return select(x, determinantal(conditional_kernel(x, text), k))
 
 
 def dart(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
@@ -86,7 +93,7 @@ def dart(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
     return select(x, chosen)
 
 
-def _cover(table: Tensor, k: int, weight: Tensor | float) -> Tensor:
+def covering(table: Tensor, k: int, weight: Tensor | float = 1.0) -> Tensor:
     covered, chosen = torch.zeros(len(table)), torch.empty(k, dtype=torch.long)
     taken = torch.zeros(table.shape[1])
     for step in range(k):
@@ -98,24 +105,34 @@ def _cover(table: Tensor, k: int, weight: Tensor | float) -> Tensor:
 
 
 def scope(x: Tensor, k: int, *, importance: Tensor, **_: Any) -> Kept:
-    return select(x, _cover(cosine(x), k, importance))
+    return select(x, covering(cosine(x), k, importance))
+
+
+def multimodal_rows(x: Tensor, text: Tensor) -> Tensor:
+    said = (F.normalize(text, dim=-1) @ F.normalize(x, dim=-1).T / 0.01).softmax(-1) / len(text)
+    seen = 0.5 * (cosine(x) / 0.2).softmax(-1) / len(x)
+    return torch.cat([said, seen])
 
 
 def mmtok(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
-    said = (F.normalize(text, dim=-1) @ F.normalize(x, dim=-1).T / 0.01).softmax(-1) / len(text)
-    seen = 0.5 * (cosine(x) / 0.2).softmax(-1) / len(x)
-    return select(x, _cover(torch.cat([said, seen]), k, 1.0))
+    return select(x, covering(multimodal_rows(x, text), k))
 
 
-def idpruner(x: Tensor, k: int, *, importance: Tensor, **_: Any) -> Kept:
-    c = cosine(x)
-    worth = 0.5 * (importance - importance.min()) / (importance.max() - importance.min())
+def half_rescaled(importance: Tensor) -> Tensor:
+    return 0.5 * (importance - importance.min()) / (importance.max() - importance.min())
+
+
+def marginal(c: Tensor, k: int, worth: Tensor) -> Tensor:
     chosen = [int(worth.argmax())]
     while len(chosen) < k:
         score = worth - 0.5 * c[chosen].max(0).values
         score[chosen] = -torch.inf
         chosen.append(int(score.argmax()))
-    return select(x, chosen)
+    return torch.tensor(chosen)
+
+
+def idpruner(x: Tensor, k: int, *, importance: Tensor, **_: Any) -> Kept:
+    return select(x, marginal(cosine(x), k, half_rescaled(importance)))
 
 
 def vispruner(x: Tensor, k: int, *, importance: Tensor, **_: Any) -> Kept:

@@ -9,7 +9,7 @@ import torch
 
 from tokscale import CompressorError, TokenCompressor, list_compressors
 from tokscale.compressors import Compressed
-from tokscale.compressors.registry import compressor_class
+from tokscale.compressors.registry import compressor_class, keywords_of
 from tokscale.testing import CHECKS, Subject, check_compressor
 
 MODES: dict[str, list[dict[str, Any]]] = {  # besides the defaults
@@ -50,14 +50,13 @@ def test_contract(name: str, mode: dict[str, Any], check: str) -> None:
     CHECKS[check](Subject(compressor_class(name), mode))
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("k", [64, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2879))])
 @pytest.mark.parametrize("name", list_compressors())
-def test_a_long_input_keeps_exactly_k(name: str) -> None:
-    subject = Subject(compressor_class(name), {})
-    x = torch.randn(1, 2880, 16)
-    for k in (1, 64, 2879):
-        module = subject.build(k)
-        subject.run(module, x, subject.context(module, x, (5, 24, 24)), "length", "2880 tokens")
+def test_a_long_input_keeps_exactly_k(name: str, k: int) -> None:
+    mode = {"num_queries": 2879} if "num_queries" in keywords_of(compressor_class(name)) else {}
+    subject = Subject(compressor_class(name), mode)
+    module, x = subject.build(k), torch.randn(1, 2880, 16)
+    subject.run(module, x, subject.context(module, x, (5, 24, 24)), "length", "2880 tokens")
 
 
 class _Wrong(TokenCompressor):

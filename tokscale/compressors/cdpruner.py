@@ -7,15 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import ops
 from .._checks import one_of
 from .base import TokenCompressor
 from .compressed import Compressed, take
+from .determinant import determinantal
 from .layers import fraction
 from .question import image_side, mean_text_cosine, question
 from .registry import register_compressor
 from .rules import FLAT
-from .similarity import cosine_matrix
 
 LEAST = 1e-6  # relevance of the least relevant token, before it is divided by the range
 
@@ -63,15 +62,10 @@ class CDPruner(TokenCompressor):
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
         x, k = vision_tokens, self.output_length(vision_tokens.shape[1])
         image = image_side(x, context["aligned_tokens"], context["text_tokens"])
-        kernel = cosine_matrix(x)
-        distance = 1 - kernel
         r = self._relevance(
             self.text_sign * mean_text_cosine(image, *question(context["text_tokens"], context["text_mask"]))
         )
-        r = r.to(kernel.dtype)
-        kernel.mul_(r.unsqueeze(2)).mul_(r.unsqueeze(1))
-        chosen = ops.greedy_select(kernel, k, method="dpp", fallback=distance)
-        positions = chosen.positions.sort(dim=1).values
+        positions = determinantal(x, k, r)
         return Compressed(take(x, positions), positions)
 
     def _relevance(self, q: Tensor) -> Tensor:

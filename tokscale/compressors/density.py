@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .similarity import gram
+
 AT_ONCE = 2**25  # pairs of tokens whose distances are held at a time: samples are taken in turn above that
 SAME = 1e-12  # a squared distance below this share of the squared norms is 0, so that duplicates tie exactly
 
@@ -14,11 +16,12 @@ def squared_distances(x: Tensor) -> Tensor:
 
     In float64, where the norms may be taken apart: what cancels is beyond a float32's own digits.
     """
-    x = x.detach().double()
-    norm = x.square().sum(-1)
-    square = torch.baddbmm(norm.unsqueeze(1) + norm.unsqueeze(2), x, x.transpose(1, 2), alpha=-2)
+    product = gram(x.detach().double())
+    norm = product.diagonal(dim1=1, dim2=2).clone()
+    both = norm.unsqueeze(1) + norm.unsqueeze(2)
+    square = torch.sub(both, product, alpha=2)
     square = torch.minimum(square, square.transpose(1, 2))
-    square.masked_fill_(square <= SAME * (norm.unsqueeze(1) + norm.unsqueeze(2)), 0)
+    square.masked_fill_(square <= both.mul_(SAME), 0)
     return square.div_(x.shape[-1])
 
 

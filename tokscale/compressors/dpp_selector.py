@@ -6,11 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import ops
 from .base import TokenCompressor
 from .compressed import Compressed, take
+from .determinant import determinantal
 from .registry import register_compressor
-from .similarity import cosine_matrix
 
 
 @register_compressor("dpp")
@@ -40,8 +39,5 @@ class DPPSelector(TokenCompressor):
     also_known_as = ("k_dpp", "k-dpp", "determinantal", "dpp_selector")
 
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
-        kernel = cosine_matrix(vision_tokens)
-        k = self.output_length(vision_tokens.shape[1])
-        chosen = ops.greedy_select(kernel, k, method="dpp", fallback=1 - kernel)
-        positions = chosen.positions.sort(dim=1).values
+        positions = determinantal(vision_tokens, self.output_length(vision_tokens.shape[1]))
         return Compressed(take(vision_tokens, positions), positions)

@@ -6,7 +6,9 @@ only where there is one; elsewhere a look would wait for the device, so they are
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from .compressed import wide
 ZERO = 1e-12  # a token of at most this norm has no direction
 HUGE = 1e15  # entries above this are divided out first: their squares may overflow
 SAME = 1e-6  # cosines nearer to 1 are 1, and distances 0, so that duplicates tie exactly
+STRIPS = 4  # a symmetric matrix as so many strips from its diagonal on: 5/8 of the products, still wide ones
+WIDE = 256  # tokens and channels from which strips pay on the CPU (measured; one and two threads)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -28,8 +32,8 @@ def cosine_matrix(x: Tensor) -> Tensor:
 
     Cosines within 1e-6 of 1 are 1, so that copies of a token tie exactly in every sum.
     """
-    direction = _directions(x.detach())
-    c = _likeness(direction, direction)
+    direction, nothing = _directions(x.detach())
+    c = gram(direction, lambda c, first, end: _settled(c, nothing[:, first:end], nothing[:, first:]))
     c.diagonal(dim1=1, dim2=2).fill_(1)
     return c
 
@@ -85,9 +89,37 @@ def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
     return x / norm.masked_fill(zero, math.inf), zero.squeeze(-1)
 
 
+def gram(x: Tensor, finish: Callable[[Tensor, int, int], Tensor] | None = None) -> Tensor:
+    """Return the (b, n, n) products of all pairs of (b, n, d) tokens.
+
+    On the CPU a large matrix is computed right of its diagonal only, in strips of rows, and mirrored.
+
+    Args:
+        finish: gets the products of tokens `first:end` (rows) with tokens `first:` while they are still in the cache,
+            as `finish(products, first, end)`; what it returns takes their place.
+    """
+    b, n, d = x.shape
+    strips = STRIPS if visible(x) and min(n, d) >= WIDE else 1
+    if strips == 1:
+        whole = x @ x.transpose(1, 2)
+        return whole if finish is None else finish(whole, 0, n)
+    table = x.new_empty(b, n, n)
+    edges = [n * i // strips for i in range(strips + 1)]
+    for first, end in itertools.pairwise(edges):
+        strip = x[:, first:end] @ x[:, first:].transpose(1, 2)
+        strip = strip if finish is None else finish(strip, first, end)
+        table[:, first:end, first:] = strip
+        table[:, end:, first:end] = strip[:, :, end - first :].transpose(1, 2)
+    return table
+
+
 def _likeness(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     (a, nothing), (b, none) = x, y
-    c = a @ b.transpose(1, 2)
+    return _settled(a @ b.transpose(1, 2), nothing, none)
+
+
+def _settled(c: Tensor, nothing: Tensor, none: Tensor) -> Tensor:
+    """The cosines c, changed in place: 1 between two zero tokens, and where they are within 1e-6 of it."""
     if not visible(c) or bool(nothing.any()):
         c.masked_fill_(nothing.unsqueeze(2) & none.unsqueeze(1), 1)
     return torch.threshold_(c.neg_(), SAME - 1, -1).neg_()

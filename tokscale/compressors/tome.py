@@ -10,7 +10,7 @@ from torch import Tensor
 from .._checks import one_of
 from .base import TokenCompressor
 from .compressed import Compressed, take, wide
-from .groups import averages, members, others
+from .groups import add_to, averages, members, others
 from .registry import register_compressor
 from .rules import top
 from .similarity import cosine_between
@@ -66,13 +66,13 @@ class ToMe(TokenCompressor):
         while means.shape[1] > k:
             merged, target = _matches(means, k)
             stay = others(merged, means.shape[1])
-            joins = members(target, stay).to(means.dtype) * take(sizes, merged).transpose(1, 2)  # b left r
-            old = take(sizes, stay)
-            sizes = old + joins.sum(-1, keepdim=True)
-            means = take(means, stay) * (old / sizes) + (joins / sizes) @ take(means, merged)
             moves = torch.empty_like(positions)  # from a place to the next round's
             moves.scatter_(1, stay, torch.arange(stay.shape[1], device=stay.device).expand_as(stay))
-            moves.scatter_(1, merged, moves.gather(1, target))
+            place = moves.gather(1, target)
+            moves.scatter_(1, merged, place)
+            old, joining = take(sizes, stay), take(sizes, merged)
+            sizes = add_to(old.clone(), place, joining)
+            means = add_to(take(means, stay).mul_(old), place, take(means, merged).mul_(joining)).div_(sizes)
             owner, positions = moves.gather(1, owner), positions.gather(1, stay)
         return Compressed.mix(vision_tokens, averages(members(positions.gather(1, owner), positions), dtype), positions)
 
