@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 import subprocess
 import sys
 import time
@@ -111,6 +112,12 @@ def test_list_is_the_registry(tokscale_run):
     text = " ".join(" ".join(table).split())
     assert "Cost: n^2 d for the distances, k n for the choice. Source: Alvar, Singh, Akbari, Zhang, DivPrune: " in text
     assert "Differs from" not in text and "Source: none" not in text
+
+
+def test_the_table_of_methods_is_that_of_the_page(tokscale_run):
+    table = tokscale_run("list", "--markdown")[1].strip()
+    page = pathlib.Path(__file__).parents[2] / "docs" / "compressors.md"
+    assert page.read_text(encoding="utf-8").strip().endswith(table)
 
 
 def test_list_filters(tokscale_run):

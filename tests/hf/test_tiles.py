@@ -131,6 +131,23 @@ def test_tiles_in_one_run() -> None:
         assert [image.n for image in handle.last.images] == [9, 9, 9]
 
 
+@pytest.mark.parametrize(
+    ("how", "tiles", "frames"), [("proportional", [K, K, K], [K, K, K]), ("content", [6, 5, 1], [6, 1, 5])]
+)
+def test_one_budget_shared_by_tiles_and_frames(how: str, tiles: list[int], frames: list[int]) -> None:
+    """Units of one row share `K` a unit exactly; those of one colour keep least where content weighs."""
+    model, batch = FAMILIES["internvl"].model(), prompt(FAMILIES["internvl"], [[2, "image", 3, "image", 2]])
+    batch.inputs["pixel_values"][2] = 0.5
+    with tokscale.patch(model, ByNorm(K), unit="tile", allocate=how) as handle:
+        forward(model, batch.inputs)
+        assert [image.k for image in handle.last.images] == tiles and sum(tiles) == 3 * K
+    model, inputs = FAMILIES["qwen2_5_vl"].model(), clip(3)
+    inputs["pixel_values_videos"][24:48] = 0.5  # the second of three groups
+    with tokscale.patch(model, ByNorm(K), unit="frame", allocate=how) as handle:
+        forward(model, inputs)
+        assert [image.k for image in handle.last.images] == [K, *frames]  # the picture shares with no frame
+
+
 # video
 
 

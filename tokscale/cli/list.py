@@ -16,6 +16,7 @@ def list_(
     trainable: Annotated[bool | None, typer.Option(help="Only those that have weights, or have none.")] = None,
     question_aware: Annotated[bool | None, typer.Option(help="Only those that hear the question, or do not.")] = None,
     needs: Annotated[str | None, typer.Option(help="Only those that run with no more than this: grid,text.")] = None,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A table in Markdown.")] = False,
     as_json: _options.AsJson = False,
 ) -> None:
     """List the compressors: what they need, and what they are."""
@@ -28,12 +29,24 @@ def list_(
     if as_json:
         _print.document(entries)
         return
+    if as_markdown:
+        _print.out(_markdown(entries))
+        return
     width = max(map(len, (entry["name"] for entry in entries)), default=0)
     for entry in entries:
         _print.out(f"{entry['name']:{width}}  {_traits(entry)}".rstrip())
         for text in (entry["summary"], entry["cost"] and f"Cost: {entry['cost']}", _origin(entry["source"])):
             if text:
                 _print.out(textwrap.fill(text, 80, initial_indent="    ", subsequent_indent="    "))
+
+
+def _markdown(entries: list[dict[str, Any]]) -> str:
+    lines = ["| name | reads, is | what comes out | cost | source |", "| --- | --- | --- | --- | --- |"]
+    for entry in entries:
+        origin = _origin(entry["source"]).removeprefix("Source: ")
+        cells = (f"`{entry['name']}`", _traits(entry), entry["summary"], entry["cost"] or "", origin)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 def _traits(entry: dict[str, Any]) -> str:
