@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokscale import ops
-from tokscale.ops.greedy_select import reference, torch_path
+from tokscale.ops.greedy_select import one_sample, reference, torch_path
 
 from .helpers import inner_stride_two, lattice
 
@@ -128,12 +128,12 @@ def test_a_sample_does_not_depend_on_its_batch(method: str) -> None:
 
 
 def test_the_first_pick_reads_blocks_of_rows() -> None:
-    n = 2 * torch_path.ROWS + 3
+    n = 2 * one_sample.ROWS + 3
     distances = torch.rand(2, n, n)
     mask = torch.rand(2, n) < 0.5
     want = distances.masked_fill(torch.eye(n, dtype=torch.bool), math.inf)
     want = want.masked_fill(~mask[:, :, None], math.inf).amin(1)
-    assert torch.equal(torch_path.nearest(distances, mask), want)
+    assert torch.equal(one_sample.nearest(distances, mask), want)
 
 
 def dpp(kernel: Tensor, k: int, route: str, **options: Tensor) -> ops.GreedySelection:

@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import ops
 from .base import TokenCompressor
 from .compressed import Compressed, take
+from .greedy import marginal
 from .layers import fraction
 from .registry import register_compressor
 from .rules import minmax
-from .similarity import cosine_matrix
 
 
 @register_compressor("idpruner")
@@ -31,7 +30,8 @@ class IDPruner(TokenCompressor):
     Raises:
         ArgumentError: `balance` is out of range.
 
-    Cost: n^2 d for the cosines, k n for the choice.
+    Cost: n^2 d for the cosines, k n for the choice. On the CPU some 2 k n d for cosines, where
+    at most an eighth of 1024 or more tokens is kept.
 
     Example:
         >>> x = torch.tensor([[[4.0, 0], [5, 1], [3, 2], [0, 4], [-1, 6], [-3, 1]]])
@@ -52,9 +52,6 @@ class IDPruner(TokenCompressor):
         self.balance = fraction("balance", balance)
 
     def compress(self, vision_tokens: Tensor, **context: Any) -> Compressed:
-        unlike = cosine_matrix(vision_tokens).mul_(self.balance - 1)
         worth = self.balance * minmax(context["importance"].detach())
-        k = self.output_length(vision_tokens.shape[1])
-        chosen = ops.greedy_select(unlike, k, method="max_min", relevance=worth.to(unlike.dtype))
-        positions = chosen.positions.sort(dim=1).values
+        positions = marginal(vision_tokens, self.output_length(vision_tokens.shape[1]), worth, 1 - self.balance)
         return Compressed(take(vision_tokens, positions), positions)

@@ -24,7 +24,7 @@ WIDE = 256  # tokens and channels from which strips pay on the CPU (measured; on
 
 def unit(x: Tensor) -> Tensor:
     """Return `x / max(||x||, 1e-12)` in float32 or wider; zero tokens give zeros."""
-    return _directions(x)[0]
+    return directions(x)[0]
 
 
 def cosine_matrix(x: Tensor) -> Tensor:
@@ -32,15 +32,15 @@ def cosine_matrix(x: Tensor) -> Tensor:
 
     Cosines within 1e-6 of 1 are 1, so that copies of a token tie exactly in every sum.
     """
-    direction, nothing = _directions(x.detach())
-    c = gram(direction, lambda c, first, end: _settled(c, nothing[:, first:end], nothing[:, first:]))
+    direction, nothing = directions(x.detach())
+    c = gram(direction, lambda c, first, end: settled(c, nothing[:, first:end], nothing[:, first:]))
     c.diagonal(dim1=1, dim2=2).fill_(1)
     return c
 
 
 def cosine_between(x: Tensor, y: Tensor) -> Tensor:
     """Return the (b, m, n) cosines of m with n tokens, by the rules of `cosine_matrix`."""
-    return _likeness(_directions(x.detach()), _directions(y.detach()))
+    return _likeness(directions(x.detach()), directions(y.detach()))
 
 
 def cosine_distance(x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def visible(x: Tensor) -> bool:
     return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-def _directions(x: Tensor) -> tuple[Tensor, Tensor]:
+def directions(x: Tensor) -> tuple[Tensor, Tensor]:
     """Unit tokens (b, n, d) in float32 or wider, zeros for zero tokens, and which those are (b, n)."""
     x = x.to(wide(x.dtype))
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -115,10 +115,10 @@ def gram(x: Tensor, finish: Callable[[Tensor, int, int], Tensor] | None = None) 
 
 def _likeness(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     (a, nothing), (b, none) = x, y
-    return _settled(a @ b.transpose(1, 2), nothing, none)
+    return settled(a @ b.transpose(1, 2), nothing, none)
 
 
-def _settled(c: Tensor, nothing: Tensor, none: Tensor) -> Tensor:
+def settled(c: Tensor, nothing: Tensor, none: Tensor) -> Tensor:
     """The cosines c, changed in place: 1 between two zero tokens, and where they are within 1e-6 of it."""
     if not visible(c) or bool(nothing.any()):
         c.masked_fill_(nothing.unsqueeze(2) & none.unsqueeze(1), 1)

@@ -8,18 +8,14 @@ sample.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy
 import torch
 from torch import Tensor
 
+from .one_sample import nearest, select
 from .reference import EXHAUSTED
 
 NUMPY_SAMPLES = 16  # up to this batch one numpy loop per sample beats one batched loop (measured: n 144 to 2880)
-ROWS = 128  # rows of a distance matrix that are copied at a time for the first pick
-
-Array = Any  # a numpy array of any dtype
 
 
 def greedy(
@@ -42,7 +38,7 @@ def greedy(
     by_sample = matrix.device.type == "cpu" and (method == "dpp" or matrix.shape[0] <= NUMPY_SAMPLES)
     if by_sample:
         picked = [
-            _sample(
+            select(
                 matrix[i],
                 num_tokens,
                 method,
@@ -55,109 +51,6 @@ def greedy(
     if method == "dpp":
         return _dpp_batched(matrix, num_tokens, fallback, mask)
     return _max_min_batched(matrix, num_tokens, start, relevance, mask)
-
-
-def nearest(distances: Tensor, mask: Tensor | None) -> Tensor:
-    """min over allowed i != j of D_ij, for every j: (b, n, n) to (b, n); inf where there is no other."""
-    b, n, _ = distances.shape
-    least = distances.new_full((b, n), torch.inf)
-    for sample in range(b):
-        for first in range(0, n, ROWS):
-            rows = distances[sample, first : first + ROWS].clone()  # never write to the caller's matrix
-            torch.diagonal(rows, offset=first).fill_(torch.inf)
-            if mask is not None:
-                rows.masked_fill_(~mask[sample, first : first + ROWS, None], torch.inf)
-            torch.minimum(least[sample], rows.amin(0), out=least[sample])
-    return least
-
-
-# One sample in numpy
-
-
-def _sample(
-    matrix: Tensor,
-    num_tokens: int,
-    method: str,
-    start: Tensor | None,
-    relevance: Tensor | None,
-    fallback: Tensor | None,
-    mask: Tensor | None,
-) -> tuple[Array, Array]:
-    positions = numpy.empty(num_tokens, dtype=numpy.int64)
-    gains = numpy.zeros(num_tokens, dtype=matrix.numpy().dtype)
-    # 0 where a token may be taken, -inf where it may not; added to the value that is maximised. Chosen: -inf.
-    barrier = numpy.zeros(matrix.shape[0], dtype=gains.dtype)
-    if mask is not None:
-        barrier[~mask.numpy()] = -numpy.inf
-    if method == "dpp":
-        done = _dpp(matrix.numpy(), positions, gains, barrier)
-        if done < num_tokens and fallback is None:
-            order = numpy.argsort(-(numpy.diagonal(matrix.numpy()) + barrier), kind="stable")
-            positions[done:] = order[: num_tokens - done]
-        elif done < num_tokens and fallback is not None:
-            _max_min(fallback, positions, numpy.zeros_like(gains), barrier, done, None, mask)
-        return positions, gains
-    first = None if start is None else int(start)
-    if first is not None:
-        positions[0], gains[0], barrier[first] = first, numpy.inf, -numpy.inf
-    weights = None if relevance is None else relevance.numpy()
-    _max_min(matrix, positions, gains, barrier, 0 if first is None else 1, weights, mask)
-    return positions, gains
-
-
-def _max_min(
-    matrix: Tensor,
-    positions: Array,
-    gains: Array,
-    barrier: Array,
-    done: int,
-    weights: Array | None,
-    mask: Tensor | None,
-) -> None:
-    """Fill `positions[done:]` and `gains[done:]`; `positions[:done]` are chosen already."""
-    distances = matrix.numpy()
-    if done == 0:
-        if weights is None:
-            value = nearest(matrix[None], None if mask is None else mask[None])[0].numpy()
-        else:
-            value = weights
-        _take(value, positions, gains, barrier, 0)
-        done = 1
-    least = distances[positions[:done]].min(axis=0)
-    for step in range(done, len(positions)):
-        _take(least if weights is None else weights + least, positions, gains, barrier, step)
-        numpy.minimum(least, distances[positions[step]], out=least)
-
-
-def _take(value: Array, positions: Array, gains: Array, barrier: Array, step: int) -> None:
-    best = int((value + barrier).argmax())  # numpy returns the first of equal maxima
-    if barrier[best] != 0:  # every value left is -inf: take the first free token
-        best = int(barrier.argmax())
-    positions[step], gains[step], barrier[best] = best, value[best], -numpy.inf
-
-
-def _dpp(kernel: Array, positions: Array, gains: Array, barrier: Array) -> int:
-    """Choose until nothing is left to span; returns how many were chosen."""
-    n, k = kernel.shape[0], len(positions)
-    left = numpy.diagonal(kernel).copy()  # d2: squared distance of each token from the span of the chosen
-    factor = numpy.empty((k, n), dtype=kernel.dtype)
-    limit = EXHAUSTED * (left + barrier).max()
-    for step in range(k):
-        best = int((left + barrier).argmax())
-        gain = left[best]
-        if barrier[best] != 0 or not gain > limit:
-            return step
-        positions[step], gains[step], barrier[best] = best, gain, -numpy.inf
-        row = kernel[best]
-        if step:
-            row = row - factor[:step, best] @ factor[:step]
-        numpy.divide(row, numpy.sqrt(gain), out=factor[step])
-        left -= factor[step] * factor[step]
-        numpy.maximum(left, 0, out=left)
-    return k
-
-
-# A batch in PyTorch
 
 
 def _max_min_batched(
