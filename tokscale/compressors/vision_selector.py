@@ -25,7 +25,8 @@ class VisionSelector(TokenCompressor):
 
     Equal scores go to the lower index. While training, kept tokens are `x_i (1 + p_i - p_i.detach())`: bitwise x_i,
     with the gradient of a soft top-k `p_i = sigmoid(s_i/T + z)`, `sum p = k`: with v = p (1 - p) and g = dL/dp,
-    `dL/ds = (v g - v sum(v g)/sum(v))/T`, so that tokens not kept learn too.
+    `dL/ds = (v g - v sum(v g)/sum(v))/T`, so that tokens not kept learn too. Scores are products of two projections:
+    at high rates they grow until every p is 0 or 1 and no gradient is left (inside the demo model at 2e-3, not 2e-4).
 
     Args:
         num_tokens: tokens to keep, an integer >= 1.
