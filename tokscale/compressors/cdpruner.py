@@ -37,8 +37,8 @@ class CDPruner(TokenCompressor):
         ArgumentError: `text_sign` or `theta` is out of range.
         ShapeError: a question of another width than the tokens and no `aligned_tokens`.
 
-    Cost: n^2 d for the cosines, n d t for the question, k^2 n for the choice. On the CPU some 2 k n d for cosines, where
-    at most an eighth of 1024 or more tokens is kept.
+    Cost: n^2 d for the cosines, n d t for the question, k^2 n for the choice. On the CPU some 2 k n d for cosines,
+    where at most an eighth of 1024 or more tokens is kept.
 
     Example:
         >>> x = torch.tensor([[[4.0, 0], [5, 1], [3, 2], [0, 4], [-1, 6], [-3, 1]]])
