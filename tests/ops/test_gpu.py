@@ -62,14 +62,13 @@ def test_every_option_of_importance(kind: str) -> None:
 @pytest.mark.parametrize(
     "sizes", [(1, 16, 16, 64, 577, 33, 64), (2, 8, 2, 17, 729, 13, 72), (1, 4, 4, 16, 2880, 64, 128)], ids=str
 )
-def test_fusion(sizes: tuple[Any, ...], dtype: torch.dtype) -> None:
-    case = make(sizes, "masks", dtype, "attention")
+@pytest.mark.parametrize("route", ["attention", "folded"])
+def test_fusion(route: str, sizes: tuple[Any, ...], dtype: torch.dtype) -> None:
+    case = make(sizes, "masks", dtype, route)
     exact = {name: doubled(value) for name, value in case.items()}
-    oracle, own = define(exact, "attention"), eager_fusion(case, "attention")
+    oracle, own = define(exact, route), eager_fusion(case, route)
     on_gpu = {name: to_gpu(value) for name, value in case.items()}
-    first, second = (
-        call(on_gpu, "attention", return_lse=True, return_importance=True, backend="triton") for _ in range(2)
-    )
+    first, second = (call(on_gpu, route, return_lse=True, return_importance=True, backend="triton") for _ in range(2))
     assert all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
     assert error(first.out.cpu(), oracle[0]) <= 2 * error(own[0], oracle[0]) + EPS[dtype]
     assert error(first.importance.cpu(), oracle[2]) <= 2 * error(own[1], oracle[2]) + 3e-6
@@ -78,7 +77,7 @@ def test_fusion(sizes: tuple[Any, ...], dtype: torch.dtype) -> None:
     want = torch.autograd.grad((oracle[0] * weight).sum(), leaves(exact))
     base = torch.autograd.grad((own[0].double() * weight).sum(), leaves(case))
     for got, oracle_grad, other in zip(grads, want, base, strict=True):
-        cancels = 4 if got.dim() == 1 else 1  # of text_bias: rows x text signed terms become one number
+        cancels = 4 if got.dim() == 1 else 1  # of text_bias, b_k: rows x text signed terms become one number
         assert error(got.cpu(), oracle_grad) <= 3 * error(other, oracle_grad) + cancels * EPS[dtype]
 
 

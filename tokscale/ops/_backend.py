@@ -21,10 +21,10 @@ ATTENTION = (
     "attention_importance",
     "attention_importance_varlen",
     "fusion_attention",
+    "projected_fusion_attention",
 )
 OPERATORS = (
     *ATTENTION,
-    "projected_fusion_attention",
     "greedy_select",
     "topk_gather",
 )
@@ -101,8 +101,6 @@ def _triton_obstacle(op: str, *tensors: Tensor, method: str) -> str | None:
     device = tensors[0].device
     if device.type != "cuda" and not interpret:
         return f"the tensors are on {device.type}; {NEEDS_GPU}"
-    if op == "projected_fusion_attention":
-        return f"this version has no Triton kernel for {op} yet"
     if not _installed():
         return "triton is not installed"
     if device.type != "cuda":

@@ -15,8 +15,6 @@ from tokscale.ops import _backend, _triton
 from ..helpers import flat, lattice
 from ..test_backend import CALLS, NO_GPU, Q
 
-KERNELS = sorted(set(CALLS) - {"projected_fusion_attention"})
-
 
 class Launched(Exception):
     """A kernel was about to run."""
@@ -30,7 +28,7 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(_triton.dot), "run", refuse)
 
 
-@pytest.mark.parametrize("op", KERNELS)
+@pytest.mark.parametrize("op", CALLS)
 def test_auto_is_pytorch_and_a_name_is_the_kernel(op: str, no_launch: None, monkeypatch: pytest.MonkeyPatch) -> None:
     CALLS[op]()
     CALLS[op](backend="torch")
@@ -41,14 +39,6 @@ def test_auto_is_pytorch_and_a_name_is_the_kernel(op: str, no_launch: None, monk
     with pytest.raises(Launched):
         CALLS[op]()
     assert ops.explain(op, Q) == "triton: TOKSCALE_BACKEND=triton"
-
-
-def test_the_folded_path_has_no_kernel_and_auto_takes_the_other(no_launch: None) -> None:
-    with pytest.raises(BackendError, match=r"has no Triton kernel for projected_fusion_attention yet\. Use backend="):
-        CALLS["projected_fusion_attention"](backend="triton")
-    x, w = torch.randn(1, 5, 64), torch.randn(16, 64)
-    with pytest.raises(Launched):
-        ops.projected_fusion_attention(Q, x, w, w, backend="triton")
 
 
 WIDE, DOUBLE = torch.zeros(1, 1, 1, 257), torch.zeros(1, 1, 1, 8, dtype=torch.float64)
@@ -100,7 +90,11 @@ def draw(*shape: int) -> torch.Tensor:
 def registered() -> dict[str, tuple[Any, ...]]:
     q, k, text = draw(2, 2, 3, 8), draw(2, 1, 6, 8), draw(2, 1, 4, 8)
     masks, biases = (torch.rand(2, 6) < 0.6, None, None, torch.tensor([0, 3])), (draw(1, 3, 6), draw(2))
+    projections = draw(2, 6, 16), draw(8, 16), draw(8, 16)
     return {
+        "projected_fusion_attention": (
+            *(q, *projections, text, text, draw(8), draw(8), *masks, *biases, 0.3, True, True, True, "triton"),
+        ),
         "fusion_attention": (q, k, k, text, text, *masks, *biases, 0.3, True, True, "triton"),
         "attention_importance": (q, k, None, None, None, masks[0], None, None, 2, 0.3, "mean", 2, "triton"),
         "attention_importance_varlen": (
@@ -120,11 +114,12 @@ def test_opcheck(name: str) -> None:
 
 @pytest.mark.slow
 def test_compiles_as_one_graph_bit_for_bit() -> None:
-    q, k = draw(2, 2, 3, 8), draw(2, 1, 6, 8)
+    q, k, x, w = draw(2, 2, 3, 8), draw(2, 1, 6, 8), draw(2, 6, 32), draw(8, 32)
 
     def call() -> Any:
         o = ops.fusion_attention(q, k, k, return_importance=True, backend="triton")
-        return o.out, o.importance, ops.attention_importance(q, k, backend="triton")
+        folded = ops.projected_fusion_attention(q, x, w, w, path="folded", backend="triton")
+        return o.out, o.importance, folded.out, ops.attention_importance(q, k, backend="triton")
 
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")()
     for got, want in zip(flat(compiled), flat(call()), strict=True):

@@ -1,12 +1,15 @@
-"""Checks of the projections, and where folding them into the queries pays."""
+"""Checks of the projections, where folding them into the queries pays, and what of it is kept for the backward."""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ShapeError
-from .. import _checks
+from .. import _backend, _checks, _numerics
 
+NAME = "projected_fusion_attention"
 FOLD_BELOW = 0.6  # folded FLOPs over projected ones; measured on a CPU, where the crossing lies between .5 and .9
 
 
@@ -42,3 +45,23 @@ def check_projections(
         if bias is not None:
             _checks.shape(op, name, bias, (inner,))
     _checks.head_groups(op, q.shape[1], inner // d)
+
+
+def padded(width: int) -> int:
+    """The next multiple of 16, so that rows of scores are aligned for cuBLAS and for wide loads."""
+    return -(-width // 16) * 16
+
+
+def kept_as(q: Tensor, width: int, backend: str) -> tuple[int, torch.dtype]:
+    """Width and dtype of the probabilities kept for the backward: as the kernels leave them where one may run."""
+    if _backend.may_be_triton(backend, q):
+        return padded(width), q.dtype
+    return width, _numerics.compute_dtype(q)
+
+
+def keep(p: Tensor, y: Tensor, q: Tensor, width: int, backend: str) -> tuple[Tensor, Tensor]:
+    """P (b, h m, ...) and y as `kept_as` says, whichever backend has run."""
+    columns, dtype = kept_as(q, width, backend)
+    if p.dim() == 3 and p.shape[-1] != columns:
+        p = F.pad(p[..., :width], (0, columns - width))
+    return p.to(dtype), y.to(dtype)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .. import _numerics
 from ..fusion_attention.torch_path import add_over_samples, join_received, like
+from .products import by_key_head, to_heads, to_tokens, weight_gradient
 
 
 class Inputs(NamedTuple):
@@ -49,7 +50,7 @@ class Inputs(NamedTuple):
 
     def queries(self) -> Tensor:
         """(b, g, h/g m, d), scaled, in the precision of the computation."""
-        return _by_key_head(self.q.to(_numerics.compute_dtype(self.q)) * self.scale, self.sizes[2])
+        return by_key_head(self.q.to(_numerics.compute_dtype(self.q)) * self.scale, self.sizes[2])
 
 
 @_numerics.without_autocast
@@ -57,19 +58,19 @@ def forward(a: Inputs, with_lse: bool, keep: bool) -> tuple[Tensor, Tensor, Tens
     """(out, lse, received (b, n + t), P, y); lse is filled only if asked for, the last two are empty unless `keep`."""
     b, h, g, m, n, t, d = a.sizes
     if b * h * m * (n + t) == 0:
-        return _nothing(a, keep)
+        return nothing(a, keep)
     q = a.queries()
     p = q.new_empty((b, h * m, n + t))
     lse = q.new_empty((b, h * m))
     y = q.new_empty((b, h * m, a.x.shape[2]))
-    queries = _to_tokens(q, a.per_head(a.w_k)).view(b, h * m, -1)
+    queries = to_tokens(q, a.per_head(a.w_k)).view(b, h * m, -1)
     for some in _samples(a):
         x = a.x[some].to(q.dtype)
         p[some], rows = _softmax(a, some, q[some], queries[some], x, with_lse)
         if rows is not None:
             lse[some] = rows
         torch.bmm(p[some, :, :n], x, out=y[some])
-    out = _to_heads(y.view(b, g, -1, y.shape[2]), a.per_head(a.w_v))
+    out = to_heads(y.view(b, g, -1, y.shape[2]), a.per_head(a.w_v))
     vision, text = p[..., :n], p[..., n:]
     if a.b_v is not None:
         out += vision.sum(-1).view(b, g, -1, 1) * a.per_head(a.b_v)[:, None]
@@ -82,7 +83,7 @@ def forward(a: Inputs, with_lse: bool, keep: bool) -> tuple[Tensor, Tensor, Tens
     return out, lse.view(b, h, m), received, p, y
 
 
-def _nothing(a: Inputs, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def nothing(a: Inputs, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The outputs where there is nothing to attend with or to."""
     b, h, _, m, n, t, _ = a.sizes
     exact = a.q.new_empty(0, dtype=_numerics.compute_dtype(a.q))
@@ -147,14 +148,14 @@ def backward(
     """Gradients of every argument, from the kept P and y: the derivatives of the products above, in reverse order."""
     b, h, g, m, n, t, _ = a.sizes
     if b * h * m * (n + t) == 0:
-        return Gradients(*(a.q.new_empty(0) if x is None else x.new_zeros(x.shape) for x in (*a[:8], *a[9:11])))
+        return no_gradients(a)
     if p.numel() == 0:  # the operator was called without `keep`
         *_, p, y = forward(a, with_lse=False, keep=True)
     d_received = join_received(d_importance, d_text_importance, (b, n, t), p.dtype)
     q, w_k, w_v = a.queries(), a.per_head(a.w_k), a.per_head(a.w_v)
-    d_out = torch.zeros_like(q) if d_out is None else _by_key_head(d_out.to(q.dtype), g)
-    queries = _to_tokens(q, w_k).view(b, h * m, -1)
-    d_y = _to_tokens(d_out, w_v).view(b, h * m, -1)
+    d_out = torch.zeros_like(q) if d_out is None else by_key_head(d_out.to(q.dtype), g)
+    queries = to_tokens(q, w_k).view(b, h * m, -1)
+    d_y = to_tokens(d_out, w_v).view(b, h * m, -1)
     mass = p[..., :n].sum(-1).view(b, g, -1, 1)
 
     d_p = p.new_empty(p.shape)
@@ -187,7 +188,7 @@ def backward(
         )
 
     d_queries = d_queries.view(b, g, -1, d_queries.shape[2])
-    d_q = _to_heads(d_queries, w_k)
+    d_q = to_heads(d_queries, w_k)
     d_b_k = d_b_v = d_k_text = d_v_text = d_text_bias = None
     if a.b_k is not None:
         row = d_row.view(b, g, -1, 1)
@@ -205,8 +206,8 @@ def backward(
     return Gradients(
         (d_q * a.scale).view(a.q.shape).to(a.q.dtype),
         d_x,
-        _weight_gradient(q, d_queries).to(a.w_k.dtype),
-        _weight_gradient(d_out, y.view(d_queries.shape)).to(a.w_v.dtype),
+        weight_gradient(q, d_queries).to(a.w_k.dtype),
+        weight_gradient(d_out, y.view(d_queries.shape)).to(a.w_v.dtype),
         *(
             like(grad, argument, q)
             for grad, argument in (
@@ -221,6 +222,11 @@ def backward(
     )
 
 
+def no_gradients(a: Inputs) -> Gradients:
+    """Zeros."""
+    return Gradients(*(a.q.new_empty(0) if x is None else x.new_zeros(x.shape) for x in (*a[:8], *a[9:11])))
+
+
 def _bias_column(a: Inputs, bias: Tensor) -> Tensor:
     """(g d,) as (g, d, 1)."""
     return a.per_head(bias)[..., None]
@@ -232,30 +238,3 @@ def _samples(a: Inputs) -> list[slice]:
     per_sample = h * m * (n + t)
     step = max(1, _numerics.block_elements(a.q) // per_sample)
     return [slice(first, min(first + step, b)) for first in range(0, b, step)]
-
-
-def _by_key_head(rows: Tensor, key_heads: int) -> Tensor:
-    b, h, m, d = rows.shape
-    return rows.reshape(b, key_heads, h // key_heads * m, d)
-
-
-def _to_tokens(rows: Tensor, weight: Tensor) -> Tensor:
-    """(b, g, r, d) times (g, d, C): one product per key head over all samples."""
-    b, g, r, d = rows.shape
-    flat = rows.transpose(0, 1).reshape(g, b * r, d)
-    return torch.bmm(flat, weight).view(g, b, r, -1).transpose(0, 1).contiguous()
-
-
-def _to_heads(tokens: Tensor, weight: Tensor) -> Tensor:
-    """(b, g, r, C) times (g, d, C)': back into the heads."""
-    b, g, r, c = tokens.shape
-    flat = tokens.transpose(0, 1).reshape(g, b * r, c)
-    return torch.bmm(flat, weight.transpose(1, 2)).view(g, b, r, -1).transpose(0, 1).contiguous()
-
-
-def _weight_gradient(rows: Tensor, tokens: Tensor) -> Tensor:
-    """rows' tokens per key head, summed over samples: (g d, C)."""
-    b, g, r, d = rows.shape
-    left = rows.transpose(0, 1).reshape(g, b * r, d)
-    right = tokens.transpose(0, 1).reshape(g, b * r, tokens.shape[3])
-    return torch.bmm(left.transpose(1, 2), right).view(g * d, -1)
