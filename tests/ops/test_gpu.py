@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tokscale import ops
@@ -56,6 +58,24 @@ def test_every_option_of_importance(kind: str) -> None:
     on_gpu = {name: to_gpu(v) for name, v in options.items()}
     got = ops.attention_importance(q.cuda(), k.cuda(), backend="triton", **on_gpu)
     assert error(got.cpu(), reference.attention_importance(q.double(), k.double(), **options)) <= 3e-6
+
+
+@pytest.mark.parametrize("dtype", EPS, ids=str)
+@pytest.mark.parametrize("longest", [64, 112, 300])
+def test_packed_windows(longest: int, dtype: torch.dtype) -> None:
+    """One tile a segment for up to 128 in half precision, else the kernels of the unpacked form."""
+    lengths = torch.tensor([longest, longest, longest // 2, 0, longest])
+    ends = F.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    q, k = (torch.randn(int(ends[-1]), 16, 80).to(dtype) for _ in range(2))
+    parts = [(q[s:e].transpose(0, 1)[None], k[s:e].transpose(0, 1)[None]) for s, e in itertools.pairwise(ends)]
+    oracle = torch.cat([reference.attention_importance(*(t.double() for t in part))[0] for part in parts])
+    own = torch.cat([eager(*part)[0] for part in parts])
+    packed = to_gpu(q), to_gpu(k), ends.cuda()
+    for options in ({}, {"max_seqlen_q": longest}):
+        first, second = (ops.attention_importance_varlen(*packed, backend="triton", **options) for _ in range(2))
+        assert torch.equal(first, second)
+        assert error(first.cpu(), oracle) <= 2 * error(own, oracle) + 3e-6
+        assert float(first.sum()) == pytest.approx(16 * len(q), rel=1e-4)
 
 
 @pytest.mark.parametrize("dtype", EPS, ids=str)

@@ -7,7 +7,7 @@ import torch
 
 from tokscale.ops._scores import Scores
 from tokscale.ops.attention_backward import triton_path as attention_backward
-from tokscale.ops.attention_importance import triton_path
+from tokscale.ops.attention_importance import triton_packed, triton_path
 
 from .ahead_of_time import TARGETS, check, usages
 
@@ -46,3 +46,21 @@ def test_no_spills_and_tensor_cores(sizes: tuple[int, ...], target: str) -> None
     ]
     for usage in found:
         check(usage)
+
+
+WINDOWS = [(64, 80), (16, 64), (32, 72), (128, 64), (128, 128), (64, 256)]  # longest, d
+
+
+@pytest.mark.parametrize("target", [t if t == "sm_80" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS])
+@pytest.mark.parametrize(
+    "sizes", [WINDOWS[0], *(pytest.param(w, marks=pytest.mark.slow) for w in WINDOWS[1:])], ids=str
+)
+@pytest.mark.parametrize("causal", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_window_in_one_tile(causal: bool, sizes: tuple[int, int], target: str) -> None:
+    longest, d = sizes
+    q, k = torch.empty(2, 64 * longest, 16, d, dtype=torch.bfloat16).unbind()
+    ends = torch.arange(0, 64 * longest + 1, longest, dtype=torch.int32)
+    s = triton_packed.Packed(q, k, ends, ends, (longest, longest)).scores(causal, d**-0.5)
+    (usage,) = usages(lambda: triton_packed._column_sums(s, False), target)
+    assert usage.kernel == "column_sum_tile"
+    check(usage)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from tokscale import ops
 from tokscale.ops import _triton
-from tokscale.ops.attention_importance import reference
+from tokscale.ops.attention_importance import reference, triton_packed
+from tokscale.ops.attention_importance.configs import segment_tile
 
 from ..helpers import EPS, doubled, error, inner_stride_two
 from ..test_attention_importance import OPTIONS, eager, options_of
@@ -137,7 +139,12 @@ PACKED = [{}, {"causal": True, "reduce": "mean"}, {"reduce": "none", "group_size
 
 @pytest.mark.parametrize("options", PACKED, ids=str)
 @pytest.mark.parametrize("own_keys", [False, True])
-def test_packed_segments(options: dict[str, Any], own_keys: bool) -> None:
+@pytest.mark.parametrize("in_one_tile", [True, False])
+def test_packed_segments(
+    in_one_tile: bool, own_keys: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_fp32 = (lambda *sizes: segment_tile(*sizes[:3], 2)) if in_one_tile else (lambda *_: None)
+    monkeypatch.setattr(triton_packed, "segment_tile", in_fp32)
     ends_q = torch.tensor([0, 4, 8, 8, 28], dtype=torch.int32)
     ends_k = torch.tensor([0, 4, 8, 74, 80]) if own_keys else None  # the third has no rows
     q = torch.randn(28, 4, 24, requires_grad=True)
@@ -147,6 +154,36 @@ def test_packed_segments(options: dict[str, Any], own_keys: bool) -> None:
     want = ops.attention_importance_varlen(q64, k64, ends_q, ends_k, **options)
     weight = torch.randn_like(want)
     assert error(got, want) <= 3e-6
+    if in_one_tile:  # which the backward does not read
+        assert torch.equal(got, ops.attention_importance_varlen(q, k, ends_q, ends_k, backend="triton", **options))
+        return
     grads = torch.autograd.grad((got.double() * weight).sum(), (q, k))
     for one, two in zip(grads, torch.autograd.grad((want * weight).sum(), (q64, k64)), strict=True):
         assert error(one, two) <= 5e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_windows_in_one_launch(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patches of windows, 64 and fewer at the border, as a window tower has them; NaN stays in its window."""
+    monkeypatch.setattr(triton_packed.triton_path, "log_sum_exp", None)
+    ends = torch.tensor([0, 64, 112, 112, 128], dtype=torch.int32)
+    q, k = torch.randn(2, 128, 2, 80).to(dtype).unbind()
+    oracle = ops.attention_importance_varlen(q.double(), k.double(), ends, backend="torch")
+    own = torch.cat([eager(*(t[s:e].transpose(0, 1)[None] for t in (q, k)))[0] for s, e in itertools.pairwise(ends)])
+    got = ops.attention_importance_varlen(q, k, ends, backend="triton")
+    assert error(got, oracle) <= 2 * error(own, oracle) + 3e-6
+    assert float(got.sum()) == pytest.approx(128 * 2, rel=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # numpy's word for a maximum over NaN
+def test_nan_stays_in_its_segment() -> None:
+    q, k = torch.randn(2, 12, 2, 16).half().unbind()
+    q[5, 1, 3] = torch.nan
+    got = ops.attention_importance_varlen(q, k, torch.tensor([0, 4, 12]), reduce="none", backend="triton")
+    assert got[1, 4:].isnan().all() and int(got.isnan().sum()) == 8
+
+
+def test_segments_that_fit_no_tile() -> None:
+    assert segment_tile("sm_90", 128, 64, 2) == (64, 64, 4, 1)
+    for longest, block_d, bytes_per_element in ((129, 64, 2), (65, 256, 2), (16, 64, 4)):
+        assert segment_tile("sm_90", block_d, longest, bytes_per_element) is None

@@ -26,3 +26,11 @@ def column_tile(platform: str, block_d: int, rows: int) -> Tile:
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
     return Tile(rows, 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)
+
+
+def segment_tile(platform: str, block_d: int, longest: int, bytes_per_element: int) -> Tile | None:
+    """For `column_sum_tile`, whose tile holds a whole segment; None where one does not fit, as none in fp32 does."""
+    block = 16 if longest <= 16 else 32 if longest <= 32 else 64 if longest <= 64 else 128
+    if longest > 128 or bytes_per_element > 2 or block * block_d > 128 * 128:
+        return None
+    return Tile(block, block, 8 if block == 128 else 4, 1)

@@ -112,3 +112,43 @@ def column_sum(a, lse, out, lse_b, lse_h, out_b, out_h, BM: tl.constexpr, BN: tl
             received = tl.zeros([BN], tl.float32)
     if not PER_HEAD:
         tl.store(out + batch * out_b + group * out_h + k0 + key, received, key_in)
+
+
+@jit
+def column_sum_tile(a, out, out_h, BM: tl.constexpr, BN: tl.constexpr, PER_HEAD: tl.constexpr):
+    """`column_sum` of packed segments that fit one tile: scores, softmax and sums at once.
+
+    Grid (segments, key heads). Writes (key heads, total), or with PER_HEAD (heads, total).
+    """
+    batch = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1).to(tl.int64)
+    q0, k0, m, n, offset = segment(a, batch)
+    row, key = tl.arange(0, BM).to(tl.int64), tl.arange(0, BN).to(tl.int64)
+    row_in, key_in = row < m, key < n
+    k = load_keys(a, batch, group, k0 + key, key_in)
+    received = tl.zeros([BN], tl.float32)
+    for part in range(a.share):
+        head = group * a.share + part
+        q = load_rows(a, batch, head, q0 + row, row_in)
+        s = dot(q, tl.trans(k), a.WIDE)
+        s = masked_scores(
+            s,
+            a,
+            batch,
+            head[:, None],
+            row[:, None],
+            row[:, None],
+            key[None, :],
+            row_in[:, None],
+            key_in[None, :],
+            offset,
+        )
+        top = tl.max(s, 1)
+        p = tl.exp2(s - tl.where(top == -float("inf"), 0.0, top)[:, None])
+        total = tl.sum(p, 1)
+        received += tl.sum(p / tl.where(total == 0.0, 1.0, total)[:, None], 0)
+        if PER_HEAD:
+            tl.store(out + head * out_h + k0 + key, received, key_in)
+            received = tl.zeros([BN], tl.float32)
+    if not PER_HEAD:
+        tl.store(out + group * out_h + k0 + key, received, key_in)

@@ -1,4 +1,4 @@
-"""`attention_importance_varlen` by Triton: the same kernels, each program inside one segment."""
+"""`attention_importance_varlen` by Triton: short segments in one tile each, else the same kernels within a segment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import _triton
 from .._scores import Scores
-from . import triton_path
+from . import kernel, triton_path
+from .configs import segment_tile
 
 
 class Packed(NamedTuple):
@@ -38,8 +39,7 @@ class Packed(NamedTuple):
 @_triton.on_device
 def importance(p: Packed, causal: bool, scale: float, reduce: str, group_size: int) -> Tensor:
     """(total keys / group_size,), or with "none" one row per head."""
-    s = p.scores(causal, scale)
-    sums = triton_path.column_sums(s, triton_path.log_sum_exp(s), reduce == "none")  # (g or h) total
+    sums = _column_sums(p.scores(causal, scale), reduce == "none")  # (g or h) total
     if group_size > 1:
         sums = sums.unflatten(1, (-1, group_size)).sum(-1)
     if reduce == "none":
@@ -60,6 +60,27 @@ def backward(
     received = (received if reduce == "none" else received[None]).float().contiguous()
     d_q, d_k, _ = triton_path.gradients(s, triton_path.log_sum_exp(s), received, False)
     return d_q[0].transpose(0, 1).contiguous(), d_k[0].transpose(0, 1).contiguous()
+
+
+def _column_sums(s: Scores, per_head: bool) -> Tensor:
+    """(h, total) or, to be summed over the key heads, (g, total): in one launch where every segment fits a tile."""
+    segments, h, g, m, n, d = s.sizes
+    tile = segment_tile(_triton.platform(s.q.device), _triton.block_d(d), max(m, n), s.q.element_size())
+    if tile is None:
+        return triton_path.column_sums(s, triton_path.log_sum_exp(s), per_head)
+    out = s.q.new_empty((h if per_head else g, s.k.shape[2]), dtype=torch.float32)
+    if out.numel():
+        kernel.column_sum_tile[(segments, g)](
+            s.call(),
+            out,
+            out.stride(0),
+            BM=tile.rows,
+            BN=tile.keys,
+            PER_HEAD=per_head,
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+        )
+    return out
 
 
 def _votes(p: Packed, group_size: int) -> Tensor:
