@@ -115,6 +115,25 @@ def test_selection(n: int) -> None:
         assert torch.equal(got.positions.cpu(), function(*args, backend="torch", **options).positions)
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.bfloat16, torch.float32, torch.int64, torch.complex128], ids=str)
+def test_kept_rows_are_bitwise_copies(dtype: torch.dtype) -> None:
+    x = torch.randn(3, 577, 16, 72).mul(9).to(dtype)
+    by_head = x.transpose(1, 2).contiguous().transpose(1, 2)
+    x, scores = (x, by_head, x[..., 0, 0]), torch.randn(3, 577)
+    got = ops.topk_gather(tuple(to_gpu(t) for t in x), scores.cuda(), 65, backend="triton")
+    want = ops.topk_gather(x, scores, 65)
+    for one, two in zip(got.tokens, want.tokens, strict=True):
+        assert torch.equal(one.cpu().view(torch.uint8), two.view(torch.uint8))
+
+
+def test_the_gradient_scatters_to_the_kept_rows() -> None:
+    x = torch.randn(2, 65, 24, device="cuda", requires_grad=True)
+    kept = ops.topk_gather(x, torch.randn(2, 65, device="cuda"), 9, backend="triton")
+    (grad,) = torch.autograd.grad(kept.tokens.square().sum(), x)
+    want = torch.zeros_like(x).scatter_(1, kept.positions[..., None].expand(-1, -1, 24), 2 * kept.tokens.detach())
+    assert torch.equal(grad, want)
+
+
 def test_offsets_beyond_32_bits() -> None:
     """The last sample lies more than 2^31 elements away from the first."""
     near = torch.randn(2, 1, 64, 64, device="cuda", dtype=torch.bfloat16)
@@ -122,6 +141,9 @@ def test_offsets_beyond_32_bits() -> None:
     far = far.as_strided((2, 1, 64, 64), (2**31, 64 * 64, 64, 1)).copy_(near)
     got, want = (ops.fusion_attention(t, t, t, return_importance=True, backend="triton") for t in (far, near))
     assert torch.equal(got.out, want.out) and torch.equal(got.importance, want.importance)
+    scores = torch.randn(2, 64, device="cuda")
+    kept, same = (ops.topk_gather(t.transpose(1, 2), scores, 9, backend="triton").tokens for t in (far, near))
+    assert torch.equal(kept, same)
 
 
 def test_auto_takes_the_kernels() -> None:

@@ -50,6 +50,7 @@ def arguments() -> dict[str, list[tuple[Any, ...]]]:
             (lattice(B, 9), 3, "dpp", None, None, lattice(B, 9), None, "auto"),
             (lattice(B, 9), 3, "max_min", torch.tensor([0, 1]), torch.rand(B, 9), None, None, "auto"),
         ],
+        "topk_tokens": [(draw(B, 9, 3), torch.tensor([[0, 3, 8], [1, 2, 4]]), "auto")],
         "topk_positions": [(torch.rand(B, 9), 3, torch.ones(B, 9, dtype=torch.bool), "auto")],
     }
 

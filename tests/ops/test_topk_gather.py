@@ -74,6 +74,12 @@ def test_strides_are_respected() -> None:
     assert torch.equal(got.tokens, want.tokens) and torch.equal(got.positions, want.positions)
 
 
+def test_kept_rows_are_contiguous_however_the_axes_lie() -> None:
+    x = torch.randn(2, 9, 3, 4, 5).transpose(2, 4)
+    tokens, positions = ops.topk_gather(x, torch.randn(2, 9), 4)
+    assert tokens.is_contiguous() and torch.equal(tokens, reference.gather_tokens(x, positions))
+
+
 def test_kept_rows_are_bitwise_copies() -> None:
     bits = torch.tensor([0x7FC00001, -0x400000, 0x00000001, -0x80000000], dtype=torch.int32)  # NaN payloads, -0.0
     x = bits.view(torch.float32).reshape(1, 4, 1)
@@ -91,6 +97,7 @@ def test_the_gradient_scatters_to_the_kept_rows() -> None:
     assert torch.equal(x.grad, want)
     assert scores.grad is None
     assert torch.autograd.gradcheck(lambda x: ops.topk_gather(x, scores, 4).tokens, x)
+    assert torch.autograd.gradgradcheck(lambda x: ops.topk_gather(x, scores, 4).tokens, x)
 
 
 def test_empty_batch() -> None:

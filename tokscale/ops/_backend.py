@@ -127,12 +127,13 @@ def _device_obstacle(device: torch.device) -> str | None:
 
 def _unsupported(op: str, *tensors: Tensor, method: str) -> str | None:
     """What of the tensors themselves a kernel does not take."""
-    if any(tensor.dtype == torch.float64 for tensor in tensors):
+    judged = tensors[-1:] if op == "topk_gather" else tensors  # of x and scores; rows of x are copied bit by bit
+    if any(tensor.dtype == torch.float64 for tensor in judged):
         return "Triton kernels take no float64"
     if op in ATTENTION and tensors[0].shape[-1] > MAX_HEAD_DIM:
         return f"head_dim {tensors[0].shape[-1]} > {MAX_HEAD_DIM}"
     limits = MAX_TOKENS_HIP if torch.version.hip else MAX_TOKENS
     limit = limits.get(method if op == "greedy_select" else op)
-    if limit is not None and tensors[0].shape[-1] > limit:
-        return f"{tensors[0].shape[-1]} tokens > {limit}"
+    if limit is not None and tensors[0].shape[1] > limit:
+        return f"{tensors[0].shape[1]} tokens > {limit}"
     return None

@@ -56,3 +56,21 @@ def test_no_spills(name: str, n: int, target: str) -> None:
     assert name in {usage.kernel for usage in found}
     for usage in found:
         check(usage, tensor_core=False)
+
+
+GATHERED = [(torch.bfloat16, (1024,)), (torch.float32, (1024,)), (torch.int64, ()), (torch.bfloat16, (3, 7))]
+GATHERED += [(torch.bfloat16, (16, 64)), (torch.float64, (16, 72))]  # the last two: keys by head
+
+
+@pytest.mark.parametrize("target", [t if t == "gfx942" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS])
+@pytest.mark.parametrize(
+    "case", [GATHERED[0], *(pytest.param(g, marks=pytest.mark.slow) for g in GATHERED[1:])], ids=str
+)
+def test_the_copy_of_rows(case: tuple[torch.dtype, tuple[int, ...]], target: str) -> None:
+    dtype, trailing = case
+    x = torch.zeros(8, 2880, *trailing, dtype=dtype)
+    if len(trailing) == 2:
+        x = x.transpose(1, 2).contiguous().transpose(1, 2)
+    (usage,) = usages(lambda: topk_gather.gather_tokens(x, torch.zeros(8, 320, dtype=torch.int64)), target)
+    assert usage.kernel == "gather"
+    check(usage, tensor_core=False)

@@ -59,6 +59,14 @@ def test_what_no_kernel_takes(case: str) -> None:
     assert str(caught.value).endswith(f'backend="triton" cannot run: {reason}. Use backend="auto" or "torch".')
 
 
+def test_explain_of_top_k_reads_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKSCALE_BACKEND", "triton")
+    x = torch.zeros(1, 4, 9000, dtype=torch.float64)
+    assert ops.explain("topk_gather", x, torch.zeros(1, 4)) == "triton: TOKSCALE_BACKEND=triton"
+    with pytest.raises(BackendError, match="no float64"):
+        ops.explain("topk_gather", x.float(), torch.zeros(1, 4, dtype=torch.float64))
+
+
 def test_explain_reads_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKSCALE_BACKEND", "triton")
     assert ops.explain("greedy_select", LONG) == "triton: TOKSCALE_BACKEND=triton"
@@ -101,6 +109,7 @@ def registered() -> dict[str, tuple[Any, ...]]:
             *(draw(6, 2, 8), draw(6, 1, 8), torch.tensor([0, 2, 6]), None, 4, None, True, 0.3, "none", 2, "triton"),
         ),
         "greedy_select": (lattice(2, 9), 3, "dpp", None, None, lattice(2, 9), None, "triton"),
+        "topk_tokens": (draw(2, 9, 5), torch.tensor([[0, 3, 8], [1, 2, 4]]), "triton"),
         "topk_positions": (torch.rand(2, 9), 3, torch.ones(2, 9, dtype=torch.bool), "triton"),
     }
 

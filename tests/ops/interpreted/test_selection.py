@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,6 +52,50 @@ def test_top_k_of_strided_scores_and_no_samples() -> None:
     got = ops.topk_gather(s, inner_stride_two(s), 7, backend="triton")
     assert torch.equal(got.positions, ops.topk_gather(s, s, 7, backend="torch").positions)
     assert ops.topk_gather(s[:0], s[:0], 7, backend="triton").positions.shape == (0, 7)
+
+
+COPIED = [torch.bool, torch.uint8, torch.int16, torch.bfloat16, torch.float32, torch.int64, torch.float64]
+COPIED += [torch.float8_e4m3fn, torch.complex64, torch.complex128]
+
+
+@pytest.mark.parametrize("dtype", COPIED, ids=str)
+def test_kept_rows_are_bitwise_copies_in_every_dtype(dtype: torch.dtype) -> None:
+    """Random bits: NaN with payloads, numbers below the smallest normal one, -0.0."""
+    item = torch.empty(0, dtype=dtype).element_size()
+    x = torch.randint(0, 2 if dtype == torch.bool else 256, (2, 11, 5 * item), dtype=torch.uint8).view(dtype)
+    s = torch.rand(2, 11)
+    got, want = both(ops.topk_gather, x, s, 9)
+    assert got.tokens.dtype == dtype and got.tokens.shape == (2, 9, 5)
+    assert torch.equal(got.tokens.view(torch.uint8), want.tokens.view(torch.uint8))
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "one number": lambda x: x[..., 0, 0, 0],
+    "all in one axis": lambda x: x,
+    "every other": lambda x: inner_stride_two(x),
+    "keys by head": lambda x: x.flatten(3).transpose(1, 2).contiguous().transpose(1, 2),
+    "expanded": lambda x: x[:1].expand(2, -1, -1, -1, -1),
+    "heads repeated": lambda x: x[:, :, :1].expand(-1, -1, 3, -1, -1),
+    "three axes": lambda x: x.transpose(2, 4),
+    "part of a wider row": lambda x: torch.cat([x.new_full(x.shape, torch.nan), x], 3)[:, :, :, 7:],
+    "empty": lambda x: x[..., :0],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_kept_rows_are_read_by_strides(layout: str) -> None:
+    x = LAYOUTS[layout](torch.randn(2, 19, 3, 7, 5)).requires_grad_()
+    got, want = both(ops.topk_gather, x, torch.rand(2, 19), 11)
+    assert torch.equal(got.tokens, want.tokens) and got.tokens.is_contiguous()
+    weight = torch.randn_like(want.tokens)
+    grads = [torch.autograd.grad((tokens * weight).sum(), x)[0] for tokens in (got.tokens, want.tokens)]
+    assert torch.equal(*grads) and grads[0].count_nonzero() == weight.count_nonzero()
+
+
+def test_a_row_of_several_blocks() -> None:
+    x = (torch.randn(1, 9, 600), torch.randn(1, 9, 300, 2).transpose(2, 3))
+    got, want = both(ops.topk_gather, x, torch.rand(1, 9), 4)
+    assert all(torch.equal(one, two) for one, two in zip(got.tokens, want.tokens, strict=True))
 
 
 @pytest.mark.parametrize("n", [1, 2, 13, 65])

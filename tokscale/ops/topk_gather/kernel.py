@@ -1,4 +1,4 @@
-"""Triton kernel of `topk_gather`: the k-th largest score bit by bit, then the positions at and above it."""
+"""Triton kernels of `topk_gather`: the k-th largest score bit by bit and the positions at and above it; the copy."""
 
 from __future__ import annotations
 
@@ -41,3 +41,39 @@ def topk_positions(scores, mask, out, s_b, s_n, m_b, m_n, n, k, BLOCK: tl.conste
     take = above + equal * (tl.cumsum(equal, 0) <= missing).to(tl.int32)
     slot = tl.cumsum(take, 0) - 1
     tl.store(out + sample * k + slot, j.to(tl.int64), inside & (take > 0) & (slot < k))
+
+
+@jit
+def gather(
+    x,
+    positions,
+    out,
+    x_b,
+    x_n,
+    x_outer,
+    x_inner,
+    k,
+    size,
+    inner,
+    R: tl.constexpr,
+    BLOCK: tl.constexpr,
+    TWO: tl.constexpr,
+):
+    """Rows of x at `positions` (b, k), as (b, k, size). Grid (row blocks, b).
+
+    An element lies at `x_inner` times its place, or with TWO at `x_outer` times its place divided by `inner`, plus
+    `x_inner` times the rest.
+    """
+    sample = tl.program_id(1).to(tl.int64)
+    row = tl.program_id(0) * R + tl.arange(0, R).to(tl.int64)
+    row_in = row < k
+    start = sample * x_b + tl.load(positions + sample * k + row, row_in, 0) * x_n
+    end = (sample * k + row) * size
+    for block in range(0, size, BLOCK):
+        e = block + tl.arange(0, BLOCK)
+        if TWO:
+            lies = (e // inner).to(tl.int64) * x_outer + (e % inner).to(tl.int64) * x_inner
+        else:
+            lies = e.to(tl.int64) * x_inner
+        inside = row_in[:, None] & (e < size)[None, :]
+        tl.store(out + end[:, None] + e[None, :], tl.load(x + start[:, None] + lies[None, :], inside, 0), inside)

@@ -38,6 +38,36 @@ def _(scores: Tensor, num_tokens: int, mask: Tensor | None, backend: str) -> Ten
     return scores.new_empty((scores.shape[0], num_tokens), dtype=torch.int64)
 
 
+@_register.operator("topk_tokens")
+def topk_tokens(x: Tensor, positions: Tensor, backend: str) -> Tensor:
+    """Rows of `x` at `positions`."""
+    if _backend.resolve(NAME, backend, positions) == "triton":
+        from . import triton_path
+
+        return triton_path.gather_tokens(x, positions)
+    return torch_path.gather_tokens(x, positions)
+
+
+@_register.fake("topk_tokens")
+def _(x: Tensor, positions: Tensor, backend: str) -> Tensor:
+    return x.new_empty((*positions.shape, *x.shape[2:]))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.shape = inputs[0].shape
+
+
+def _scatter(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    """To the kept rows; no position repeats, so nothing is added."""
+    (positions,) = ctx.saved_tensors
+    sample = torch.arange(grad.shape[0], device=grad.device)[:, None]
+    return grad.new_zeros(ctx.shape).index_put((sample, positions), grad), None, None
+
+
+_register.autograd("topk_tokens", _scatter, _save)
+
+
 def topk_gather(
     x: Tensor | tuple[Tensor, ...],
     scores: Tensor,
@@ -82,7 +112,7 @@ def topk_gather(
     _checks.option(NAME, "backend", backend, _backend.BACKENDS)
     num_tokens = _checks.budget(NAME, num_tokens, scores.shape[1])
     positions = topk_positions(scores.detach(), num_tokens, mask, backend)
-    kept = tuple(torch_path.gather_tokens(tensor, positions) for tensor in tensors)
+    kept = tuple(topk_tokens(tensor, positions, backend) for tensor in tensors)
     return TopKGather(kept if isinstance(x, tuple) else kept[0], positions)
 
 

@@ -45,6 +45,6 @@ def ordered_bits(scores: Tensor) -> Tensor:
 
 
 def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
-    """Rows of `x` (b, n, ...) at `positions` (b, k), bitwise; differentiable, the gradient is a scatter."""
+    """Rows of `x` (b, n, ...) at `positions` (b, k), bitwise."""
     sample = torch.arange(x.shape[0], device=x.device)[:, None]
-    return x[sample, positions]
+    return x[sample, positions].contiguous()  # indexing keeps the order in which the axes of x lie
