@@ -32,10 +32,16 @@ def interpreter_obstacle() -> str | None:
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """`triton.jit`, in the mode triton was imported in, whatever the environment says by now."""
+    """`triton.jit`, in the mode triton was imported in, whatever the environment says by now.
+
+    Launches ask for fused multiply-add, which was the rule up to triton 3.8; 3.9 warns that it will not be in 3.10.
+    """
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = INTERPRETED
-        return triton.jit(function)
+        kernel = triton.jit(function)
+    if not INTERPRETED:
+        kernel.run = lambda *args, **kwargs: type(kernel).run(kernel, *args, enable_fp_fusion=True, **kwargs)
+    return kernel
 
 
 def on_device(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -74,7 +74,8 @@ def check(usage: Usage, tensor_core: bool = True) -> None:
 
 
 def _compile(kernel: Any, args: tuple[Any, ...], kwargs: dict[str, Any], target: str) -> Usage:
-    options = {name: kwargs.pop(name) for name in ("num_warps", "num_stages") if name in kwargs}
+    named = ("num_warps", "num_stages", "enable_fp_fusion")
+    options = {name: kwargs.pop(name) for name in named if name in kwargs}
     values = dict(zip(kernel.arg_names, args))
     values.update(kwargs)
     constexprs: dict[tuple[int, ...], Any] = {}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from .._triton import VERSION
 from ..attention_importance.configs import Tile
 
 
 def query_tile(platform: str, block_d: int, rows: int) -> Tile:
     """For `received_sum` and `query_gradient`."""
     if block_d > 128:
-        return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
+        if platform == "hip":
+            return Tile(min(rows, 32), 32, 4, 1)
+        return Tile(min(rows, 32), 32 if rows <= 16 else 16, 8, 1)
     if platform == "hip":
         return Tile(min(rows, 32) if block_d > 64 else rows, 64, 4, 1 if block_d > 64 else 2)
     warps = 8 if rows > (16 if block_d > 64 else 32) else 4
@@ -22,5 +25,7 @@ def key_tile(platform: str, block_d: int, rows: int) -> Tile:
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
     if block_d > 64:
-        return Tile(16, 32 if platform == "sm_80" else 64, 8, 1)
+        if platform == "sm_80" or (platform == "sm_90" and VERSION < (3, 7)):  # 3.6 would spill at 64 keys
+            return Tile(16, 32, 4, 1)
+        return Tile(16, 64, 8, 1)
     return Tile(min(rows, 32), 64, 4, 1)
