@@ -33,6 +33,15 @@ def test_positions_equal_the_definition(n: int, dtype: torch.dtype) -> None:
         assert torch.equal(tokens, reference.gather_tokens(x, positions))
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("n", [17, 1023, 1500])
+def test_positions_where_nothing_is_nan(n: int, dtype: torch.dtype) -> None:
+    """A CPU then compares the scores themselves: both zeros are one number, infinities have their places."""
+    scores, x = tied_scores(3, n, dtype).nan_to_num(-0.0, math.inf, -math.inf), torch.randn(3, n, 5)
+    for k in (1, 5, n // 2, n - 1):
+        assert torch.equal(ops.topk_gather(x, scores, k).positions, reference.topk_positions(scores, k)), (n, k)
+
+
 @pytest.mark.parametrize("n", [17, 1500])
 def test_a_mask_rules_out_even_the_largest(n: int) -> None:
     scores = tied_scores(4, n, torch.float32)

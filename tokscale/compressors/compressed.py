@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ArgumentError
+from ..ops.topk_gather import gather_tokens
 
 
 class Compressed(NamedTuple):
@@ -84,7 +85,7 @@ class Compressed(NamedTuple):
 
 def take(vision_tokens: Tensor, positions: Tensor) -> Tensor:
     """Return the rows of (b, n, d) tokens at (b, k) positions, as copies."""
-    return vision_tokens.gather(1, positions.unsqueeze(-1).expand(-1, -1, vision_tokens.shape[-1]))
+    return gather_tokens(vision_tokens, positions)
 
 
 def mixed(vision_tokens: Tensor, assignment: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-BLOCK_ELEMENTS = 1 << 18  # scores that are in work at a time on a CPU: 1 MiB of fp32, near the cache
+BLOCK_ELEMENTS = 1 << 18  # scores that are in work at a time on a CPU, a thread: 1 MiB of fp32, near the core's cache
 BLOCK_ELEMENTS_GPU = 1 << 26
 MIN_ROWS = 16  # fewer rows a block would leave the products without reuse
+BF16_INSTRUCTIONS = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def compute_dtype(tensor: Tensor) -> torch.dtype:
@@ -22,8 +23,13 @@ def compute_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def block_elements(tensor: Tensor) -> int:
-    """How many scores one block may hold on this device."""
-    return BLOCK_ELEMENTS if tensor.device.type == "cpu" else BLOCK_ELEMENTS_GPU
+    """How many scores one block may hold on this device; threads that share a block of one core's size mostly wait."""
+    return BLOCK_ELEMENTS * torch.get_num_threads() if tensor.device.type == "cpu" else BLOCK_ELEMENTS_GPU
+
+
+def narrow_products(tensor: Tensor) -> bool:
+    """Whether products of this dtype that sum in fp32 are fast here: bf16, on a CPU that has instructions for it."""
+    return tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu" and BF16_INSTRUCTIONS
 
 
 def visible_keys(n: int, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:

@@ -69,7 +69,10 @@ def forward(a: Inputs, with_lse: bool, keep: bool) -> tuple[Tensor, Tensor, Tens
         p[some], rows = _softmax(a, some, q[some], queries[some], x, with_lse)
         if rows is not None:
             lse[some] = rows
-        torch.bmm(p[some, :, :n], x, out=y[some])
+        if _numerics.narrow_products(a.x):  # P in bf16, sums in fp32: as flash attention does
+            y[some] = torch.bmm(p[some, :, :n].to(a.x.dtype), a.x[some])
+        else:
+            torch.bmm(p[some, :, :n], x, out=y[some])
     out = to_heads(y.view(b, g, -1, y.shape[2]), a.per_head(a.w_v))
     vision, text = p[..., :n], p[..., n:]
     if a.b_v is not None:

@@ -1,5 +1,6 @@
 """Stable top-k and an order-preserving gather."""
 
 from .op import TopKGather, topk_gather
+from .torch_path import gather_tokens
 
-__all__ = ["TopKGather", "topk_gather"]
+__all__ = ["TopKGather", "gather_tokens", "topk_gather"]
