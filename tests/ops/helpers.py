@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,6 +39,12 @@ def inner_stride_two(tensor: Tensor) -> Tensor:
     wide = tensor.detach().new_full((*tensor.shape[:-1], 2 * tensor.shape[-1]), torch.nan)
     wide[..., ::2] = tensor.detach()
     return wide[..., ::2]
+
+
+def peak_mib() -> float:
+    """The largest resident memory of this process so far; `ru_maxrss` would begin with that of whoever started it."""
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
+    return int(kib) / 1024
 
 
 def flat(value: Any) -> Iterable[Tensor]:
