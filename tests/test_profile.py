@@ -59,6 +59,35 @@ def test_the_parts_of_a_call(found):
     assert found.rows[0]["prefill_speedup"] == 1
 
 
+def test_the_operators_of_tokscale_are_named_and_timed(found):
+    assert [row["operators"] for row in found.rows] == ["", "greedy_select", ""]
+    assert [row["operators_ms"] > 0 for row in found.rows] == [False, True, False]
+    assert "operators ms" in found.table()
+
+
+@pytest.mark.parametrize(
+    ("compressor", "operators"),
+    [
+        ("attention_topk", {"attention_importance", "topk_positions"}),
+        ("divprune", {"greedy_select"}),
+        ("dpp", {"greedy_select"}),
+        ("idpruner", {"attention_importance", "greedy_select"}),
+        ("cross_attention", {"projected_fusion_attention"}),
+    ],
+)
+def test_torchs_profiler_shows_the_operators_of_a_patched_prefill(model, inputs, compressor, operators):
+    if compressor == "cross_attention":
+        compressor = tokscale.create_compressor("cross_attention", num_tokens=9, dim=64, num_heads=4)
+    with (
+        tokscale.patch(model, compressor, num_tokens=9),
+        torch.no_grad(),
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen,
+    ):
+        model(**inputs)
+    names = {event.key.partition("::")[2] for event in seen.key_averages() if event.key.startswith("tokscale::")}
+    assert names == operators
+
+
 def test_one_call_is_at_least_the_sum_of_its_parts(model, inputs):
     watch = Stopwatch(model)
     with torch.inference_mode(), tokscale.patch(model, "divprune", num_tokens=36) as handle:

@@ -1,8 +1,8 @@
 """A patched model under SDPA that ranks by attention: no n x n tensor is allocated, and the ranking is eager's.
 
 Towers of 48 x 48 patches, so that a matrix of patches by patches, be it of one byte an element and of one head, is
-larger than anything else in the model: of a [CLS] tower (one row counts), of one without (all rows), and of a packed one
-with windows, whose layers call the attention function once per segment.
+larger than anything else in the model: of a [CLS] tower (one row counts), of one without (all rows), and of a packed
+one with windows, whose layers call the attention function once per segment.
 """
 
 from __future__ import annotations

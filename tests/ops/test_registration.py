@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tokscale import ops
+from tokscale.ops import _backend
 
 from .helpers import flat, lattice
 
@@ -127,6 +128,44 @@ def test_the_backward_compiles_too(name: str) -> None:
     got, want = (torch.autograd.grad(f(*inputs), inputs, allow_unused=True) for f in (compiled, loss))
     for g, w in zip(got, want, strict=True):
         assert (w is None and (g is None or not g.any())) or torch.equal(g, w)
+
+
+class Part(torch.nn.Module):
+    """A part of a model that calls one operator on a tensor (b, n, C) and its own parameters."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.weight = torch.nn.Parameter(torch.randn(2, H * D, C))
+        self.queries = torch.nn.Parameter(torch.randn(B, H, M, D))
+
+    def forward(self, x: Tensor) -> Any:
+        q, k = ((x @ w.T).unflatten(-1, (H, D)).transpose(1, 2) for w in self.weight)
+        if self.name == "attention_importance":
+            return ops.attention_importance(q, k, rows=0, reduce="mean")
+        if self.name == "attention_importance_varlen":
+            ends = torch.tensor([0, 2, x.shape[1]])
+            return ops.attention_importance_varlen(q[0].transpose(0, 1), k[0].transpose(0, 1), ends)
+        if self.name == "fusion_attention":
+            return tuple(ops.fusion_attention(self.queries, k, q, return_lse=True, return_importance=True)[:3])
+        if self.name == "projected_fusion_attention":
+            return ops.projected_fusion_attention(self.queries, x, *self.weight, path="folded").out
+        if self.name == "greedy_select":
+            return tuple(ops.greedy_select((x[:, :, None] - x[:, None]).abs().sum(-1), 3))
+        return tuple(ops.topk_gather(x, x[..., 0], 3))
+
+
+@pytest.mark.parametrize("name", sorted(set(ops.__all__) & set(_backend.OPERATORS)))
+def test_a_part_of_a_model_is_exported(name: str) -> None:
+    """The operator is a node of the exported program, which computes the same, also at a length not seen before."""
+    part, dynamic = Part(name), {"x": {1: torch.export.Dim("n", min=4, max=64)}}
+    exported = torch.export.export(part, (torch.randn(B, N, C),), dynamic_shapes=dynamic)
+    called = {str(node.target) for node in exported.graph.nodes}
+    assert f"tokscale.{'topk_positions' if name == 'topk_gather' else name}.default" in called
+    for n in (N, N + 3):
+        x = torch.randn(B, n, C)
+        for got, want in zip(flat(exported.module()(x)), flat(part(x)), strict=True):
+            torch.testing.assert_close(got, want, rtol=0, atol=0)
 
 
 FIRST_CALL = """

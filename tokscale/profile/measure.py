@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import UnsupportedModelError
 from ..sweep.observe import decoder_of, vision_parts
@@ -118,6 +119,13 @@ class Stopwatch:
             total = counter.get_total_flops()
         return {"vision_tflop": spent["vision"] / 1e12, "prefill_tflop": (total - spent["decoder"]) / 1e12}
 
+    def operators(self, inputs: Mapping[str, Any]) -> dict[str, float]:
+        """Return the milliseconds of each operator of `tokscale.ops` that one prefill calls, in the order of calls."""
+        clock = _Operators(self.now)
+        with clock:
+            self.model(**inputs, **self.options)
+        return clock.spent
+
     @contextlib.contextmanager
     def _timed_parts(self, add: Callable[[float], None]) -> Iterator[None]:
         started: list[float] = []
@@ -135,6 +143,24 @@ class Stopwatch:
                 stack.callback(part.register_forward_pre_hook(entered).remove)
                 stack.callback(part.register_forward_hook(left).remove)
             yield
+
+
+class _Operators(TorchDispatchMode):
+    """Times tokscale's own operators by name."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self.now = now
+        self.spent: dict[str, float] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace != "tokscale":
+            return func(*args, **(kwargs or {}))
+        start = self.now()
+        out = func(*args, **(kwargs or {}))
+        name = func._schema.name.partition("::")[2]
+        self.spent[name] = self.spent.get(name, 0.0) + self.now() - start
+        return out
 
 
 def cache_mib(cache: Any) -> float | None:

@@ -43,8 +43,8 @@ class Profile:
 
     def table(self) -> str:
         """Return the main figures as text: medians, [20th and 80th percentile] of the two times that matter."""
-        head = ("compressor", "tokens", "prompt", "vision ms", "compress ms", "prefill ms", "ttft ms", "decode tok/s",
-                "KV MiB", "prefill GFLOP", "speed-up", "ideal")  # fmt: skip
+        head = ("compressor", "tokens", "prompt", "vision ms", "compress ms", "operators ms", "prefill ms", "ttft ms",
+                "decode tok/s", "KV MiB", "prefill GFLOP", "speed-up", "ideal")  # fmt: skip
         lines = [head]
         for row in self.rows:
             kept = row["num_tokens_kept"]
@@ -56,6 +56,7 @@ class Profile:
                     str(row["prompt_tokens"]),
                     f"{row['vision_ms']:.2f}",
                     f"{row['compress_ms']:.2f}",
+                    f"{row['operators_ms']:.2f}",
                     _spread(row, "prefill_ms"),
                     _spread(row, "ttft_ms"),
                     "" if row["decode_tokens_per_s"] is None else f"{row['decode_tokens_per_s']:.0f}",

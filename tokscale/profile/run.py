@@ -41,6 +41,8 @@ def profile(
     ```
     vision_ms      tower and projector, which a budget does not change      compress_ms  the compressor alone
     prefill_ms     language model over the prompt to the last logits        ttft_ms      pixels to the first token's id
+    operators_ms   of `tokscale.ops` alone, in vision or compress: the median of 3 calls of their own; `operators` names
+                   them
     prefill_tokens_per_s = batch prompt / prefill        decode_tokens_per_s = batch (m - 1) / time after the first
     ```
 
@@ -59,7 +61,7 @@ def profile(
         ArgumentError, BudgetError, UnknownCompressorError: before anything runs.
         UnsupportedModelError, PatchError: the model cannot be patched, or has no decoder to time.
 
-    Cost: (repeats + warmup + 2) prefills and repeats / 2 decodings per variant.
+    Cost: (repeats + warmup + 5) prefills and repeats / 2 decodings per variant.
 
     Example:
         >>> profile(model, ["divprune"], inputs, budgets=[36])            # doctest: +SKIP
@@ -90,6 +92,7 @@ def profile(
                 for _ in range(warmup):
                     watch.prefill(inputs, handle)
                 variant.counted = watch.count(inputs)
+                variant.operators = [watch.operators(inputs) for _ in range(3)]
                 variant.peak = _peak_memory(watch, inputs)
         for index in range(repeats):
             for variant in variants if index % 2 == 0 else reversed(variants):
@@ -113,6 +116,7 @@ class _Variant:
         self.decoded: list[float] = []
         self.images: list[tuple[int, int]] = []
         self.counted: dict[str, float] = {}
+        self.operators: list[dict[str, float]] = []
         self.first_call_ms: float | None = None
         self.peak: float | None = None
 
@@ -139,6 +143,8 @@ class _Variant:
         row["prompt_tokens"] = prompt
         for name in TIMES:
             row |= _percentiles(name, [call[name] for call in self.calls])
+        row["operators_ms"] = float(np.median([sum(call.values()) for call in self.operators]))
+        row["operators"] = " ".join(self.operators[0])
         row |= _percentiles("prefill_tokens_per_s", [1e3 * batch * prompt / call["prefill_ms"] for call in self.calls])
         row |= _percentiles("decode_tokens_per_s", [batch * rate for rate in self.decoded])
         row["kv_cache_mib"], row["peak_memory_mib"] = self.calls[0]["kv_cache_mib"], self.peak

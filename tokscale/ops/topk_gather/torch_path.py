@@ -54,7 +54,7 @@ def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
     """Rows of `x` (b, n, ...) at `positions` (b, k), bitwise; differentiable, the gradient is a scatter."""
     b, n = x.shape[:2]
     if x.device.type == "cpu" and x.is_contiguous():  # whole rows at once: 3 to 14 times as fast as element by element
-        rows = positions + torch.arange(0, b * n, n)[:, None]
+        rows = positions + n * torch.arange(b)[:, None]
         return x.flatten(0, 1).index_select(0, rows.flatten()).view(*positions.shape, *x.shape[2:])
     sample = torch.arange(b, device=x.device)[:, None]
     return x[sample, positions].contiguous()  # indexing keeps the order in which the axes of x lie
