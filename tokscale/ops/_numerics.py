@@ -69,6 +69,20 @@ def may_be_dead(mask: Tensor | None, *biases: Tensor | None) -> bool:
     return mask is not None and not bool(mask.any(-1).all())
 
 
+def batched(x: Tensor) -> Tensor:
+    """Heads of several samples (s, heads, length, d) as one batch of products; a product would copy them transposed."""
+    return x.contiguous() if x.shape[0] > 1 else x
+
+
+def hide(scores: Tensor, visible: Tensor) -> None:
+    """Set scores to -inf where a mask that broadcasts to them is False, in place: `min(s, inf)` is s, bit for bit.
+
+    On a CPU `masked_fill_` with a mask that broadcasts takes ten times as long.
+    """
+    limit = visible.to(scores.dtype).sub_(0.5).mul_(torch.inf)
+    torch.minimum(scores, limit, out=scores)
+
+
 def joint_softmax(scores: Tensor, dead: bool, with_top: bool = False) -> tuple[Tensor, Tensor | None]:
     """Softmax of `scores` over the last axis, and the row maxima if asked for; a row of -inf gives zeros.
 
@@ -77,7 +91,9 @@ def joint_softmax(scores: Tensor, dead: bool, with_top: bool = False) -> tuple[T
     top = scores.amax(-1, keepdim=True) if dead or with_top else None
     p = torch.softmax(scores, -1)
     if dead:
-        p.masked_fill_(top == -torch.inf, 0)
+        unseeing = top == -torch.inf
+        if unseeing.device.type != "cpu" or bool(unseeing.any()):
+            p.masked_fill_(unseeing, 0)
     return p, top
 
 

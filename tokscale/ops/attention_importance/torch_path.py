@@ -98,7 +98,7 @@ def blocks(a: Inputs) -> Iterator[Block]:
         some = slice(first, min(first + samples, b))
         for head in range(0, g, key_heads):
             some_keys = slice(head, min(head + key_heads, g))
-            k = a.k[some, some_keys].to(_numerics.compute_dtype(a.q))
+            k = _numerics.batched(a.k[some, some_keys].to(_numerics.compute_dtype(a.q)))
             for start in range(0, r, rows):
                 block = _attend(a, some, some_keys, slice(start, min(start + rows, r)), k)
                 if block is not None:
@@ -108,7 +108,7 @@ def blocks(a: Inputs) -> Iterator[Block]:
 def _attend(a: Inputs, samples: slice, key_heads: slice, rows: slice, k: Tensor) -> Block | None:
     share = a.q.shape[1] // a.k.shape[1]
     heads = slice(key_heads.start * share, key_heads.stop * share)
-    q = a.q[samples, heads, rows].to(k.dtype) * a.scale
+    q = _numerics.batched(a.q[samples, heads, rows].to(k.dtype)) * a.scale
     s, h, r, d = q.shape
     index = _row_index(a, samples, rows)
     keys = k.shape[2]
@@ -120,12 +120,12 @@ def _attend(a: Inputs, samples: slice, key_heads: slice, rows: slice, k: Tensor)
     q = q.reshape(s, k.shape[1], share * r, d)
     scores = (q @ k.transpose(-1, -2)).view(s, h, r, keys)
     if a.visible is not None:
-        scores.masked_fill_(~a.visible[samples, None, None, :keys], -torch.inf)
+        _numerics.hide(scores, a.visible[samples, None, None, :keys])
     if a.offset is not None:
-        late = torch.arange(keys, device=q.device) > index[..., None] + a.offset  # (1 or s) r keys
-        scores.masked_fill_(late[:, None], -torch.inf)
+        seen = torch.arange(keys, device=q.device) <= index[..., None] + a.offset  # (1 or s) r keys
+        _numerics.hide(scores, seen[:, None])
     if a.attn_mask is not None:
-        scores.masked_fill_(~_mask_rows(a.attn_mask, samples, heads, index, keys), -torch.inf)
+        _numerics.hide(scores, _mask_rows(a.attn_mask, samples, heads, index, keys))
     if a.lse is None:
         p, _ = _numerics.joint_softmax(scores, a.masked)
     else:  # lse = -inf does not vote: exp(s - inf) = 0, also where s is -inf

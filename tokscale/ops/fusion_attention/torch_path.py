@@ -69,7 +69,7 @@ def forward(x: Inputs, with_lse: bool, with_importance: bool) -> tuple[Tensor, T
     lse = exact.new_empty((b, h, m) if with_lse else (0,))
     received = exact.new_zeros((b, x.n + x.t)) if with_importance else None
     for block in blocks(x, with_top=with_lse):
-        v = join(x.v_vision, x.v_text, block.samples, dtype)
+        v = _numerics.batched(join(x.v_vision, x.v_text, block.samples, dtype))
         out[block.samples, :, block.rows] = _per_head(grouped(block.p, v.shape[1]) @ v, h)
         if block.top is not None and with_lse:
             lse[block.samples, :, block.rows] = _numerics.log_sum_exp(block.p, block.top)
@@ -157,13 +157,13 @@ def blocks(x: Inputs, with_top: bool = False) -> Iterator[Block]:
     rows = m if samples > 1 else min(m, max(_numerics.MIN_ROWS, room // (h * (x.n + x.t))))
     for first in range(0, b, samples):
         some = slice(first, min(first + samples, b))
-        k = join(x.k_vision, x.k_text, some, dtype)
+        k = _numerics.batched(join(x.k_vision, x.k_text, some, dtype))
         for start in range(0, m, rows):
             yield _attend(x, some, slice(start, min(start + rows, m)), k, with_top)
 
 
 def _attend(x: Inputs, samples: slice, rows: slice, k: Tensor, with_top: bool) -> Block:
-    q = x.q[samples, :, rows].to(k.dtype) * x.scale
+    q = _numerics.batched(x.q[samples, :, rows].to(k.dtype)) * x.scale
     s, h, r, d = q.shape
     q = q.reshape(s, k.shape[1], h // k.shape[1] * r, d)
     scores = (q @ k.transpose(-1, -2)).view(s, h, r, k.shape[2])
@@ -172,7 +172,7 @@ def _attend(x: Inputs, samples: slice, rows: slice, k: Tensor, with_top: bool) -
     if x.text_bias is not None:
         scores[..., x.n :] += x.text_bias[:, None, None]
     if x.mask is not None:
-        scores.masked_fill_(~x.mask[samples, None, None], -torch.inf)
+        _numerics.hide(scores, x.mask[samples, None, None])
     p, top = _numerics.joint_softmax(scores, x.dead, with_top)
     return Block(samples, rows, q, k, p, top)
 

@@ -118,7 +118,7 @@ def _softmax(
     if a.vision_bias is not None:
         by_head[..., :n] += a.vision_bias
     if a.mask is not None:
-        scores.masked_fill_(~a.mask[some, None], -torch.inf)
+        _numerics.hide(scores, a.mask[some, None])
     p, top = _numerics.joint_softmax(scores, a.dead, with_lse)
     return p, _numerics.log_sum_exp(p, top) if top is not None and with_lse else None
 
