@@ -14,7 +14,7 @@ from .compressed import Compressed, take
 from .layers import whole
 from .question import question
 from .registry import register_compressor
-from .rules import kept, norms, top
+from .rules import best, kept, norms, top
 from .similarity import cosine_between
 
 
@@ -67,7 +67,7 @@ class DART(TokenCompressor):
         x = vision_tokens.detach()
         b, n, d = x.shape
         k = self.output_length(n)
-        own = top(norms(x, 1), min(self.image_pivots, k)).sort(dim=1).values
+        own = best(norms(x, 1), min(self.image_pivots, k))
         cosine = cosine_between(take(x, own), x)  # b pivots n
         real = torch.ones_like(own, dtype=torch.bool)  # a pivot that only fills a shorter question's row claims none
         if self.text_pivots:

@@ -13,7 +13,7 @@ from .compressed import Compressed, wide
 from .density import in_turn, peaks, squared_distances
 from .groups import averages, members
 from .registry import register_compressor
-from .rules import top
+from .rules import best
 
 
 @register_compressor("dpc_knn")
@@ -59,6 +59,6 @@ class DPCKNN(TokenCompressor):
     def _clusters(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the centres (b, k), ascending, and the centre of each token (b, n)."""
         square, n = squared_distances(x), x.shape[1]
-        positions = top(peaks(square, self.neighbours), self.output_length(n)).sort(1).values
+        positions = best(peaks(square, self.neighbours), self.output_length(n))
         nearest = square.gather(1, positions.unsqueeze(-1).expand(-1, -1, n)).argmin(1)
         return positions, positions.gather(1, nearest).scatter_(1, positions, positions)

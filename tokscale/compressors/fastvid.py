@@ -16,7 +16,7 @@ from .density import in_turn, peaks, squared_distances
 from .groups import averages, themselves
 from .layers import fraction, real
 from .registry import register_compressor
-from .rules import ranks, top
+from .rules import best, ranks
 from .similarity import cosine_between, pair_distance, unit
 
 NEIGHBOURS = 4
@@ -100,7 +100,7 @@ class FastVID(TokenCompressor):
         peak = torch.cat([peaks(squared_distances(f), NEIGHBOURS, mask) for f, mask in parts]).view(b, t, -1)
         is_centre = (rest & (ranks(peak) < centres.unsqueeze(-1))).flatten(1)
         rest = rest.flatten(1)
-        positions = top(importance.masked_fill(~rest | is_centre, torch.inf), k).sort(1).values
+        positions = best(importance.masked_fill(~rest | is_centre, torch.inf), k)
 
         frame = positions // (n // t)  # b k
         of_token = segment.repeat_interleave(n // t, 1)

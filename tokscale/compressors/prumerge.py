@@ -14,7 +14,7 @@ from .base import TokenCompressor
 from .compressed import Compressed, take, wide
 from .groups import themselves
 from .registry import register_compressor
-from .rules import top
+from .rules import best, top
 from .similarity import cosine_between
 
 
@@ -57,7 +57,7 @@ class PruMerge(TokenCompressor):
         n, dtype = vision_tokens.shape[1], wide(vision_tokens.dtype)
         k = self.output_length(n)
         a, keys = context["importance"], context["keys"]
-        positions, kept = top(a, k).sort(1).values, top(a, k - 1)  # the former also holds the best of the others
+        positions, kept = best(a, k), top(a, k - 1)  # the former also holds the best of the others
         is_kept = torch.zeros_like(a, dtype=torch.bool).scatter_(1, kept, True)
         whole = is_kept.gather(1, positions).unsqueeze(-1)  # b k 1; False in the row of the others
         near = cosine_between(take(keys, positions), keys)

@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 
+from .. import ops
 from .compressed import wide
 from .similarity import HUGE, visible
 
@@ -24,6 +25,12 @@ def order(scores: Tensor) -> Tensor:
 def top(scores: Tensor, m: int) -> Tensor:
     """Return (..., m) indices of the m largest scores, largest first; equal scores go to the lower index."""
     return order(scores)[..., :m]
+
+
+def best(scores: Tensor, k: int) -> Tensor:
+    """Return (b, k) positions, ascending, of the k >= 1 largest of (b, n) scores; equal ones go to the lower index."""
+    scores = scores.detach()
+    return ops.topk_gather(scores, scores, k).positions
 
 
 def ranks(scores: Tensor) -> Tensor:

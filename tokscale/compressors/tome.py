@@ -12,7 +12,7 @@ from .base import TokenCompressor
 from .compressed import Compressed, take, wide
 from .groups import add_to, averages, members, others
 from .registry import register_compressor
-from .rules import top
+from .rules import best
 from .similarity import cosine_between
 
 
@@ -81,5 +81,5 @@ def _matches(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the places (b, r) that merge, ascending, and the places they merge into."""
     n = x.shape[1]
     most, nearest = cosine_between(x[:, 0::2], x[:, 1::2]).max(-1)
-    chosen = top(most, min(n - k, n // 2)).sort(1).values
+    chosen = best(most, min(n - k, n // 2))
     return 2 * chosen, 2 * nearest.gather(1, chosen) + 1

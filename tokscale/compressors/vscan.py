@@ -14,7 +14,7 @@ from .compressed import Compressed, take, wide
 from .groups import averages, members
 from .layers import fraction
 from .registry import register_compressor
-from .rules import order, top
+from .rules import best, order
 from .similarity import cosine_between
 
 
@@ -68,7 +68,7 @@ class VScan(TokenCompressor):
         count = math.floor(k * self.local_ratio)
         shallow, late = context["shallow_importance"], context["importance"].to(torch.float64)
         local = self._by_window(shallow, context["grid"])[:, :count]
-        positions = top(late.scatter(1, local, torch.inf), k).sort(1).values  # all local ones, and the best others
+        positions = best(late.scatter(1, local, torch.inf), k)  # all local ones, and the best others
         if not self.merge:
             return Compressed(take(x, positions), positions)
         nearest = cosine_between(x, take(x, positions)).argmax(-1)

@@ -52,7 +52,7 @@ class Piece:
                 "this model reads features of several encoder layers (deepstack), and the compressor mixes tokens "
                 "without saying how; it must return Compressed(..., assignment=)"
             )
-        return part[self.positions]
+        return part.index_select(0, self.positions)  # type: ignore[arg-type]
 
 
 def field_of(output: Any) -> str:

@@ -54,7 +54,8 @@ class Tap:
             bounds = [0, *ends]
             if self.what != "keys" and self.cls is None:
                 cumulative = torch.tensor(bounds, device=q.device)
-                found = attention_importance_varlen(q, k, cumulative, scale=scale, reduce="mean")
+                longest = max(end - start for start, end in zip(bounds, ends))
+                found = attention_importance_varlen(q, k, cumulative, max_seqlen_q=longest, scale=scale, reduce="mean")
                 self.noted += found.tensor_split(bounds[1:-1])
                 self.real += [None] * len(ends)
                 return
@@ -118,7 +119,7 @@ def _ends(query: Tensor, options: dict[str, Any], flash: bool) -> list[int]:
         return []
     bounds, places = options.get("cu_seq_lens_k"), options.get("position_ids")
     if isinstance(bounds, Tensor):
-        return [int(end) for end in bounds[1:]]
+        return bounds[1:].tolist()
     if isinstance(places, Tensor) and len(query) == 1 and places.shape == (1, query.shape[2]):
         starts = (places[0] == places.min()).nonzero()[1:, 0].tolist()  # counted from the start in each sequence
         return [*starts, query.shape[2]] if starts else []

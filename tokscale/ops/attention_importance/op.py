@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...errors import ArgumentError, DtypeError, ShapeError
+from ...errors import ArgumentError
 from .. import _backend, _checks, _numerics, _register
 from . import torch_path
+from .arguments import check_groups, first_row, four_axes, row_indices
 
 NAME = "attention_importance"
 REDUCTIONS = ("mean", "none", "sum")
@@ -87,67 +88,22 @@ def attention_importance(
         _checks.floating(NAME, "lse", lse)
         _checks.one_device(NAME, "lse", lse, "q", q)
     if attn_mask is not None:
-        attn_mask = _four_axes(attn_mask, (b, h, m, n))
-    rows = row_indices(rows, q)
+        attn_mask = four_axes(NAME, attn_mask, (b, h, m, n))
     if offset is not None and not causal:
         raise ArgumentError(f"{NAME}: offset={offset} is read with causal=True only")
     see = (n - m if offset is None else offset) if causal else None
+    indices = row_indices(NAME, rows, q)
+    if isinstance(rows, int | slice) and indices is None:  # neighbouring rows: views, and nothing to look up
+        first = first_row(rows, m)
+        some = rows if isinstance(rows, slice) else slice(first, first + 1)
+        q, see = q[:, :, some], None if see is None else see + first
+        lse = None if lse is None else lse[:, :, some]
+        row_mask = None if row_mask is None else row_mask[:, some]
+        attn_mask = attn_mask if attn_mask is None or attn_mask.shape[2] == 1 else attn_mask[:, :, some]
     scale = d**-0.5 if scale is None else float(scale)
     return _attention_importance(
-        q, k, lse, rows, row_mask, key_mask, key_lengths, attn_mask, see, scale, reduce, group_size, backend
+        q, k, lse, indices, row_mask, key_mask, key_lengths, attn_mask, see, scale, reduce, group_size, backend
     )
-
-
-def check_groups(op: str, n: int, group_size: int) -> None:
-    """Raise unless the keys fall into whole groups."""
-    if isinstance(group_size, bool) or not isinstance(group_size, int) or group_size < 1:
-        raise ArgumentError(f"{op}: group_size={group_size!r} must be an integer >= 1")
-    if n % group_size:
-        raise ShapeError(f"{op}: {n} keys are not a multiple of group_size={group_size}")
-
-
-def row_indices(rows: int | slice | Tensor | None, q: Tensor) -> Tensor | None:
-    """The voting rows as indices (r,) or (b, r); None: all."""
-    m = q.shape[2]
-    if rows is None:
-        return None
-    if isinstance(rows, Tensor):
-        _checks.integers(NAME, "rows", rows)
-        if rows.dim() not in (1, 2) or (rows.dim() == 2 and rows.shape[0] != q.shape[0]):
-            raise ShapeError(f"{NAME}: rows has shape {_checks.shape_of(rows)}; expected (r,) or ({q.shape[0]}, r)")
-        _checks.one_device(NAME, "rows", rows, "q", q)
-        return rows
-    if isinstance(rows, slice):
-        return torch.arange(m, device=q.device)[rows] if _forward(rows) else _backward_slice(rows, m, q)
-    if isinstance(rows, bool) or not isinstance(rows, int):
-        raise DtypeError(f"{NAME}: rows is {type(rows).__name__}; expected an int, a slice, an integer tensor or None")
-    if not -m <= rows < m:
-        raise ShapeError(f"{NAME}: rows={rows} lies outside [-{m}, {m})")
-    return torch.full((1,), rows, dtype=torch.int64, device=q.device)
-
-
-def _forward(rows: slice) -> bool:
-    return rows.step is None or rows.step > 0
-
-
-def _backward_slice(rows: slice, m: int, q: Tensor) -> Tensor:
-    first, last, step = rows.indices(m)  # a tensor takes no negative step
-    return torch.arange(first, last, step, dtype=torch.int64, device=q.device)
-
-
-def _four_axes(mask: Tensor, full: tuple[int, int, int, int]) -> Tensor:
-    """A mask of four axes, each of the full size or 1."""
-    if mask.dtype.is_floating_point:
-        raise DtypeError(
-            f"{NAME}: attn_mask is {mask.dtype}; a mask is boolean, True = keep (for an additive mask pass mask == 0)"
-        )
-    _checks.boolean(NAME, "attn_mask", mask)
-    if mask.dim() > 4 or any(have not in (1, want) for have, want in zip(mask.shape[::-1], full[::-1], strict=False)):
-        want = str(tuple(int(size) for size in full))
-        raise ShapeError(
-            f"{NAME}: attn_mask has shape {_checks.shape_of(mask)}; expected one that broadcasts to {want}"
-        )
-    return mask[(None,) * (4 - mask.dim())]
 
 
 @_register.operator("attention_importance")

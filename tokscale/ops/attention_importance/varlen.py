@@ -12,7 +12,8 @@ from torch import Tensor
 from ...errors import ArgumentError, ShapeError
 from .. import _backend, _checks, _numerics, _register
 from . import torch_path
-from .op import REDUCTIONS, check_groups
+from .arguments import check_groups
+from .op import REDUCTIONS
 
 NAME = "attention_importance_varlen"
 
