@@ -340,6 +340,18 @@ def test_auto_folds_where_the_flops_say_so(m: int, folds: bool) -> None:
     assert folding_pays(torch.empty(2, 16, m, 64), torch.empty(1024, 1024)) is folds  # .6 lies at m = 40
 
 
+@pytest.mark.parametrize("instructions", [False, True])
+def test_bf16_with_and_without_instructions_for_it(instructions: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a CPU multiplies bf16, the folded values do too and folding has to save more; both are as near as eager."""
+    monkeypatch.setattr(_numerics, "BF16_INSTRUCTIONS", instructions)
+    assert folding_pays(torch.empty(2, 16, 16, 64).bfloat16(), torch.empty(1024, 1024))
+    assert folding_pays(torch.empty(2, 16, 32, 64).bfloat16(), torch.empty(1024, 1024)) is not instructions
+    case = make((2, 4, 2, 5, 64, 7, 16), "masks", torch.bfloat16, "folded")
+    oracle = call({name: doubled(value) for name, value in case.items()}, "folded").out
+    e = error(call(case, "projected").out, oracle)
+    assert error(call(case, "folded").out, oracle) <= 2 * e + EPS[torch.bfloat16]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF], ids=str)
 def test_auto_gives_what_its_path_gives(dtype: torch.dtype) -> None:
     for m, path in ((1, "folded"), (40, "projected")):

@@ -6,6 +6,7 @@ recomputes the softmax block by block, so nothing of size m x n is kept between 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -69,7 +70,8 @@ def forward(x: Inputs, with_lse: bool, with_importance: bool) -> tuple[Tensor, T
     lse = exact.new_empty((b, h, m) if with_lse else (0,))
     received = exact.new_zeros((b, x.n + x.t)) if with_importance else None
     for block in blocks(x, with_top=with_lse):
-        v = _numerics.batched(join(x.v_vision, x.v_text, block.samples, dtype))
+        if block.rows.start == 0:  # later rows of a sample share it
+            v = _numerics.batched(join(x.v_vision, x.v_text, block.samples, dtype))
         out[block.samples, :, block.rows] = _per_head(grouped(block.p, v.shape[1]) @ v, h)
         if block.top is not None and with_lse:
             lse[block.samples, :, block.rows] = _numerics.log_sum_exp(block.p, block.top)
@@ -102,7 +104,8 @@ def backward(
     d_text_bias = None if x.text_bias is None else d_k.new_zeros(x.text_bias.shape)
     received = join_received(d_importance, d_text_importance, (b, n, t), dtype)
     for block in blocks(x) if b * h * m * (n + t) else ():
-        v = join(x.v_vision, x.v_text, block.samples, dtype)
+        if block.rows.start == 0:
+            v = join(x.v_vision, x.v_text, block.samples, dtype)
         if d_out is None:
             d_p = torch.zeros_like(block.p)
         else:
@@ -154,7 +157,8 @@ def blocks(x: Inputs, with_top: bool = False) -> Iterator[Block]:
     dtype = _numerics.compute_dtype(x.q)
     room = _numerics.block_elements(x.q)
     samples = max(1, room // (h * m * (x.n + x.t)))
-    rows = m if samples > 1 else min(m, max(_numerics.MIN_ROWS, room // (h * (x.n + x.t))))
+    fit = max(_numerics.MIN_ROWS, room // (h * (x.n + x.t)))
+    rows = m if samples > 1 else math.ceil(m / max(1, round(m / fit)))  # blocks of one size, each near the room
     for first in range(0, b, samples):
         some = slice(first, min(first + samples, b))
         k = _numerics.batched(join(x.k_vision, x.k_text, some, dtype))
@@ -225,6 +229,6 @@ def _scaled_dot_product(x: Inputs) -> Tensor:
     out = F.scaled_dot_product_attention(
         x.q, k, v, attn_mask=mask, scale=x.scale, enable_gqa=x.q.shape[1] != x.k_vision.shape[1]
     ).contiguous()
-    if x.mask is not None:  # a sample that sees no key gives 0 on every device and version
+    if x.mask is not None and x.dead:  # a sample that sees no key gives 0 on every device and version
         out.masked_fill_(~x.mask.any(-1)[:, None, None, None], 0)
     return out
