@@ -6,7 +6,7 @@ export MPLBACKEND := Agg
 export TOKENIZERS_PARALLELISM := false
 export KMP_BLOCKTIME := 0
 
-.PHONY: demo test lint slow families clean
+.PHONY: demo test lint slow families bench gpu clean
 
 demo: .venv/.dev
 	$(BIN)/python -m tokscale demo --out demo-out
@@ -27,6 +27,18 @@ slow: .venv/.dev
 families: .venv/.dev
 	$(BIN)/python -m tests.families.matrix --json .venv/families.json
 	$(BIN)/python -m tests.families.page .venv/families.json $(FAMILIES_JSON)
+
+# The operators on this CPU beside everybody else who computes the same, in less than 5 minutes; on an idle machine.
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.run --op all --out $(or $(OUT),benchmarks/results/cpu)
+	$(BIN)/python -m benchmarks.plot $(or $(OUT),benchmarks/results/cpu)
+	$(BIN)/python -m benchmarks.goals $(or $(OUT),benchmarks/results/cpu)
+
+# Everything there is to measure on a GPU, in less than 9 minutes. Installs nothing: GPU_PYTHON has torch, triton, pytest.
+# Without a GPU: GPU_FLAGS=--dry-run OUT=folder runs every command line at tiny shapes, by the interpreter.
+GPU_PYTHON ?= python3
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) -m benchmarks.gpu --out $(or $(OUT),benchmarks/results/gpu) $(GPU_FLAGS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-out

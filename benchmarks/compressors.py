@@ -15,10 +15,8 @@ process above what it held before. Batches of more than 2**28 pairs of tokens ar
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import pathlib
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +25,9 @@ import torch
 from torch import Tensor
 
 import tokscale
+from benchmarks.kernels.table import Table
 from benchmarks.published import choices, loop_of
+from benchmarks.timing import peak_mib, seconds
 from tokscale import _provenance
 from tokscale.compressors.registry import compressor_class, keywords_of
 
@@ -36,6 +36,10 @@ SQUARES = {576: (24, 24), 2880: (48, 60), 10240: (80, 128)}
 CLIPS = {576: (4, 12, 12), 2880: (20, 12, 12), 10240: (40, 16, 16)}
 VIDEO = ("evs", "vidcom2", "dycoke", "fastvid")
 WIDTH = 1024
+FIELDS = (
+    "method", "tokens", "batch", "k", "peak_mib", "same", "ms_p20", "ms_p50", "ms_p80", "loop_ms_p50", "ratio",
+    "choice_ms_p50", "choice_ratio", "error",
+)  # fmt: skip
 LONGEST = 60.0  # seconds: what takes longer once is not repeated
 LOOP_PAIRS = 2**28  # pairs of tokens in a batch up to which the loops are run
 
@@ -80,35 +84,6 @@ def loop(name: str, x: Tensor, k: int, context: dict[str, Any]) -> Callable[[], 
     return run
 
 
-def seconds(call: Callable[[], Any], device: torch.device) -> float:
-    """Return the wall time of one call, synchronised."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def peak_mib(call: Callable[[], Any], device: torch.device) -> float:
-    """Return how far a call raises the memory of the device, or of this process, above what it held before."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        call()
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
-
-    def status(field: str) -> float:
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-        return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
-
-    before = status("VmRSS")
-    call()
-    return max(0.0, status("VmHWM") - before)
-
-
 def measure(name: str, x: Tensor, k: int, repeats: int) -> dict[str, Any]:
     """Return the row of one method at one size."""
     module = build(name, k, x)
@@ -149,11 +124,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'method':<18}{'tokens':>7}{'batch':>6}" + "".join(f"{name:>{w}}" for name, w in columns.items())]
     for row in rows:
         numbers = "".join(f"{row.get(name, math.nan):>{w}.2f}" for name, w in columns.items())
-        lines.append(f"{row['method']:<18}{row['tokens']:>7}{row['batch']:>6}{numbers}")
+        failed = f"  {row['error']}" if row.get("error") else ""
+        lines.append(f"{row['method']:<18}{row['tokens']:>7}{row['batch']:>6}{numbers}{failed}")
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="*", default=[576, 2880], choices=list(SQUARES))
     parser.add_argument("--batch", type=int, nargs="*", default=[1, 8])
@@ -162,26 +138,30 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--tiny", action="store_true", help="dry run: one call each, and the rows say so")
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results" / "compressors.csv")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     device, dtype = torch.device(options.device), getattr(torch, options.dtype)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    if options.tiny:
+        options.repeats, where = 1, f"dry run, {where}"
     stamp = {"device": where, "dtype": options.dtype, **_provenance.versions(), "commit": _provenance.commit()}
     stamp["started"] = _provenance.now()
-    rows: list[dict[str, Any]] = []
-    for n in options.tokens:
-        for batch in options.batch:
-            x = torch.randn(batch, n, WIDTH, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-            for name in options.only or tokscale.list_compressors():
-                rows.append(measure(name, x, options.k, options.repeats))
-                print(table(rows[-1:]).splitlines()[1], flush=True)
-    print(f"\n{where}, {options.dtype}, d = {WIDTH}, k = {options.k}\n{table(rows)}")
-    fields = list(dict.fromkeys(key for row in rows for key in row))
-    with options.out.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*fields, *stamp], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({**row, **stamp} for row in rows)
+    with Table(options.out, [*FIELDS, *stamp], stamp) as rows:
+        for n in options.tokens:
+            for batch in options.batch:
+                x = torch.randn(batch, n, WIDTH, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+                for name in options.only or tokscale.list_compressors():
+                    try:
+                        row = measure(name, x, options.k, options.repeats)
+                    except Exception as error:  # one method that fails here takes no other with it
+                        reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+                        row = {"method": name, "tokens": n, "batch": batch, "k": options.k, "error": reason}
+                    rows.add(row)
+                    print(table(rows.rows[-1:]).splitlines()[1], flush=True)
+    print(f"\n{where}, {options.dtype}, d = {WIDTH}, k = {options.k}\n{table(rows.rows)}")
+    return int(any("error" in row for row in rows.rows))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -43,7 +43,7 @@ def _dpp(matrix: Tensor, k: int, _: None) -> Tensor:
 
 
 def _divprune(x: Tensor, **_: Any) -> Any:
-    return 1 - _cosines(x), None, _max_min, selection.farthest
+    return 1 - _cosines(x), None, _max_min, selection.max_min
 
 
 def _plain_dpp(x: Tensor, **_: Any) -> Any:

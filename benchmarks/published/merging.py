@@ -15,11 +15,11 @@ from .common import Kept, cosine, ordered
 def visionzip(x: Tensor, k: int, *, importance: Tensor, keys: Tensor, **_: Any) -> Kept:
     count = 5 * k // 32
     dominant = importance.topk(k - count).indices
-    rest = torch.ones(len(x), dtype=torch.bool)
+    rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
     rest[dominant] = False
     others = rest.nonzero()[:, 0]
-    centre = torch.arange(count) * len(others) // count
-    away = torch.ones(len(others), dtype=torch.bool)
+    centre = torch.arange(count, device=x.device) * len(others) // count
+    away = torch.ones(len(others), dtype=torch.bool, device=x.device)
     away[centre] = False
     metric = F.normalize(keys[others], dim=-1)
     goes = (metric[away] @ metric[centre].T).argmax(-1)
@@ -36,7 +36,7 @@ def prumerge(x: Tensor, k: int, *, importance: Tensor, keys: Tensor, **_: Any) -
         likeness[place] = -torch.inf
         near = likeness.topk(min(32, len(x) - 1)).indices
         tokens.append(x[place] + (importance[near, None] * x[near]).sum(0))
-    rest = torch.ones(len(x), dtype=torch.bool)
+    rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
     rest[kept] = False
     others = rest.nonzero()[:, 0]
     last = (importance[others, None] * x[others]).sum(0)
@@ -48,19 +48,19 @@ def vscan(
     x: Tensor, k: int, *, importance: Tensor, shallow_importance: Tensor, grid: tuple[int, int], **_: Any
 ) -> Kept:
     h, w = grid
-    number = torch.arange(len(x)).view(h, w)
+    number = torch.arange(len(x), device=x.device).view(h, w)
     ranked = []
     for top in range(0, h, 6):
         for left in range(0, w, 6):
             inside = number[top : top + 6, left : left + 6].flatten()
             ranked += list(enumerate(inside[shallow_importance[inside].argsort(descending=True)].tolist()))
     ranked.sort(key=lambda pair: (pair[0], -float(shallow_importance[pair[1]]), pair[1]))
-    local = torch.tensor([index for _, index in ranked[: k // 2]])
+    local = torch.tensor([index for _, index in ranked[: k // 2]], device=x.device)
     others = importance.clone()
     others[local] = -torch.inf
     kept = torch.cat([local, others.topk(k - len(local)).indices]).sort().values
     goes = F.normalize(x, dim=-1) @ F.normalize(x[kept], dim=-1).T
-    goes[kept] = F.one_hot(torch.arange(k), k).to(x.dtype) * 2
+    goes[kept] = F.one_hot(torch.arange(k, device=x.device), k).to(x.dtype) * 2
     member = F.one_hot(goes.argmax(-1), k).to(x.dtype)
     return kept, member.T @ x / member.sum(0)[:, None]
 
@@ -68,7 +68,7 @@ def vscan(
 def trim(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
     score = F.cosine_similarity(x, text.mean(0, keepdim=True), dim=-1)
     kept = score.topk(k - 1).indices
-    rest = torch.ones(len(x), dtype=torch.bool)
+    rest = torch.ones(len(x), dtype=torch.bool, device=x.device)
     rest[kept] = False
     others = rest.nonzero()[:, 0]
     anchor = others[score[others].argmax()]
@@ -76,7 +76,7 @@ def trim(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
 
 
 def tome(x: Tensor, k: int, **_: Any) -> Kept:
-    tokens, size, place = x, torch.ones(len(x), 1), torch.arange(len(x))
+    tokens, size, place = x, torch.ones(len(x), 1, device=x.device), torch.arange(len(x), device=x.device)
     while len(tokens) > k:
         merges = min(len(tokens) - k, len(tokens) // 2)
         metric = F.normalize(tokens, dim=-1)
@@ -86,7 +86,7 @@ def tome(x: Tensor, k: int, **_: Any) -> Kept:
         into = 2 * goes[leave] + 1
         total.index_add_(0, into, total[2 * leave].clone())
         weight.index_add_(0, into, size[2 * leave])
-        stays = torch.ones(len(tokens), dtype=torch.bool)
+        stays = torch.ones(len(tokens), dtype=torch.bool, device=x.device)
         stays[2 * leave] = False
         tokens, size, place = (total / weight)[stays], weight[stays], place[stays]
     return place, tokens
@@ -100,14 +100,14 @@ def dpc_knn(x: Tensor, k: int, **_: Any) -> Kept:
     parent = torch.where(parent.isinf(), distance.max(), parent)
     centres = (parent * density).topk(k).indices.sort().values
     goes = distance[:, centres].argmin(-1)
-    goes[centres] = torch.arange(k)
+    goes[centres] = torch.arange(k, device=x.device)
     member = F.one_hot(goes, k).to(x.dtype)
     return centres, member.T @ x / member.sum(0)[:, None]
 
 
 def scissor(x: Tensor, k: int, **_: Any) -> Kept:
     c, n = cosine(x), len(x)
-    above = torch.triu_indices(n, n, 1)
+    above = torch.triu_indices(n, n, 1, device=x.device)
     order = c[above[0], above[1]].argsort(descending=True, stable=True)
     root = list(range(n))
 
@@ -124,7 +124,7 @@ def scissor(x: Tensor, k: int, **_: Any) -> Kept:
         if (a := find(i)) != (b := find(j)):
             root[max(a, b)] = min(a, b)
             left -= 1
-    groups = torch.tensor([find(i) for i in range(n)])
+    groups = torch.tensor([find(i) for i in range(n)], device=x.device)
     member = F.one_hot(groups.unique(return_inverse=True)[1], k).to(x.dtype)
     mean = member.T @ x / member.sum(0)[:, None]
     likeness = F.normalize(x, dim=-1) @ F.normalize(mean, dim=-1).T

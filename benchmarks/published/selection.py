@@ -15,18 +15,18 @@ from .common import Kept, cosine, select
 def adaptive_pool(x: Tensor, k: int, **_: Any) -> Kept:
     side, across = math.isqrt(len(x)), math.isqrt(k)
     pooled = F.adaptive_avg_pool2d(x.T.reshape(1, -1, side, side), across)[0].flatten(1).T
-    return torch.arange(k), pooled
+    return torch.arange(k, device=x.device), pooled
 
 
 def resize(x: Tensor, k: int, **_: Any) -> Kept:
     side, across = math.isqrt(len(x)), math.isqrt(k)
     picture = x.T.reshape(1, -1, side, side)
     small = F.interpolate(picture, (across, across), mode="bilinear", align_corners=False)
-    return torch.arange(k), small[0].flatten(1).T
+    return torch.arange(k, device=x.device), small[0].flatten(1).T
 
 
 def random(x: Tensor, k: int, **_: Any) -> Kept:
-    return select(x, torch.randperm(len(x))[:k])
+    return select(x, torch.randperm(len(x), device=x.device)[:k])
 
 
 def topk(x: Tensor, k: int, **_: Any) -> Kept:
@@ -37,8 +37,8 @@ def attention_topk(x: Tensor, k: int, *, importance: Tensor, **_: Any) -> Kept:
     return select(x, importance.topk(k).indices)
 
 
-def farthest(distance: Tensor, k: int) -> Tensor:
-    chosen = torch.empty(k, dtype=torch.long)
+def max_min(distance: Tensor, k: int) -> Tensor:
+    chosen = torch.empty(k, dtype=torch.long, device=distance.device)
     for step in range(k):
         if step == 0:
             nearest = torch.topk(distance, 2, dim=0, largest=False).values[1]
@@ -49,11 +49,12 @@ def farthest(distance: Tensor, k: int) -> Tensor:
 
 
 def divprune(x: Tensor, k: int, **_: Any) -> Kept:
-    return select(x, farthest(1 - cosine(x), k))
+    return select(x, max_min(1 - cosine(x), k))
 
 
 def determinantal(kernel: Tensor, k: int) -> Tensor:
-    left, rows, chosen = kernel.diagonal().clone(), torch.zeros(k, len(kernel)), torch.empty(k, dtype=torch.long)
+    left, rows = kernel.diagonal().clone(), kernel.new_zeros(k, len(kernel))
+    chosen = torch.empty(k, dtype=torch.long, device=kernel.device)
     for step in range(k):
         best = left.argmax()
         chosen[step] = best
@@ -82,7 +83,7 @@ def dart(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
     own = x.abs().sum(-1).topk(min(4, k)).indices.sort().values
     asked = text.abs().sum(-1).topk(min(4, len(text))).indices.sort().values
     pivots = torch.cat([x[own], text[asked]])
-    free = torch.ones(len(x), dtype=torch.bool)
+    free = torch.ones(len(x), dtype=torch.bool, device=x.device)
     free[own] = False
     chosen, (each, rest) = own.tolist(), divmod(k - len(own), len(pivots))
     for turn, pivot in enumerate(pivots):
@@ -94,8 +95,8 @@ def dart(x: Tensor, k: int, *, text: Tensor, **_: Any) -> Kept:
 
 
 def covering(table: Tensor, k: int, weight: Tensor | float = 1.0) -> Tensor:
-    covered, chosen = torch.zeros(len(table)), torch.empty(k, dtype=torch.long)
-    taken = torch.zeros(table.shape[1])
+    covered, taken = table.new_zeros(len(table)), table.new_zeros(table.shape[1])
+    chosen = torch.empty(k, dtype=torch.long, device=table.device)
     for step in range(k):
         gain = (table - covered[:, None]).clamp(min=0).sum(0) * weight + taken
         chosen[step] = gain.argmax()
@@ -191,5 +192,5 @@ def hiprune(
 def evs(x: Tensor, k: int, *, clip: tuple[int, int, int], **_: Any) -> Kept:
     frames = F.normalize(x, dim=-1).view(clip[0], -1, x.shape[1])
     moved = 1 - (frames[1:] * frames[:-1]).sum(-1)
-    score = torch.cat([torch.full((frames.shape[1],), torch.inf), moved.flatten()])
+    score = torch.cat([frames.new_full((frames.shape[1],), torch.inf), moved.flatten()])
     return select(x, score.argsort(descending=True, stable=True)[:k])

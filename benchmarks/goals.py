@@ -1,0 +1,187 @@
+"""What was aimed at and what was measured: met, missed, or not run.
+
+    python -m benchmarks.goals                                  # all of benchmarks/results/
+    python -m benchmarks.goals benchmarks/results/gpu --out benchmarks/results/gpu/goals.csv
+
+Every goal is a ratio or a bound of rows in one file of one run, its own rival beside it; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from benchmarks.kernels.table import RESULTS, Table, number, read
+
+Row = dict[str, str]
+FIELDS = (
+    "goal", "case", "aim", "measured", "verdict", "device", "tests", "file",
+)  # fmt: skip
+
+
+class Goal(NamedTuple):
+    """`measured` reads the rows of one case in one file, and is None where one that it needs has no number."""
+
+    op: str
+    name: str
+    aim: float
+    least: bool  # the measured figure is to be at least the aim, or else at most
+    applies: Callable[[Row], bool]
+    measured: Callable[[Sequence[Row]], float | None]
+    gpu: bool = True
+
+
+def value(rows: Sequence[Row], provider: str, field: str = "ms_p50", mode: str = "fwd") -> float | None:
+    """Return a number of one provider's row."""
+    return next((number(row, field) for row in rows if (row["provider"], row["mode"]) == (provider, mode)), None)
+
+
+def lowest(rows: Sequence[Row], providers: Sequence[str], field: str = "ms_p50", mode: str = "fwd") -> float | None:
+    """Return the least number of several providers."""
+    found = [value(rows, provider, field, mode) for provider in providers]
+    return min((number for number in found if number is not None), default=None)
+
+
+def ratio(theirs: Sequence[str], ours: Sequence[str], field: str = "ms_p50", mode: str = "fwd") -> Callable:
+    """How many times more theirs takes than ours, the better of each."""
+
+    def measured(rows: Sequence[Row]) -> float | None:
+        one, other = lowest(rows, theirs, field, mode), lowest(rows, ours, field, mode)
+        return None if one is None or not other else one / other
+
+    return measured
+
+
+def is_(**cells: int) -> Callable[[Row], bool]:
+    """Whether the cells of a row are these numbers."""
+    return lambda row: all(number(row, name) == cell for name, cell in cells.items())
+
+
+def bytes_per_second(rows: Sequence[Row]) -> float | None:
+    """Of our kernel, TB/s; its limit is the copy rate of that device in the same run."""
+    moved = value(rows, "triton", "gb_s")
+    return None if moved is None else moved / 1e3
+
+
+TRITON, TORCH = ("triton",), ("torch",)
+BEST = tuple(f"sdpa best case, {backend}" for backend in ("flash", "efficient", "cudnn"))
+WRITTEN = ("sdpa, cat and mask", "sdpa, cat and mask, compiled")
+PROJECTED = ("projections, cat, sdpa", "projections, cat, sdpa, compiled")
+FOLDED = ("torch, folded", "auto")
+LONG = is_(b=8, n=2880, m=2880, d=64)
+
+
+def many(row: Row) -> bool:
+    return (number(row, "b") or 0) >= 8 and (number(row, "m") or 99) <= 64
+
+
+def few(row: Row) -> bool:
+    return (number(row, "m") or 99) <= 16
+
+
+GOALS = (
+    Goal("importance", "all rows, lse given, ms", 0.45, False, LONG, lambda r: value(r, "triton, lse given")),
+    Goal("importance", "x eager, time", 10, True, LONG, ratio(["eager"], ["triton, lse given"])),
+    Goal("importance", "x eager, memory", 30, True, LONG, ratio(["eager"], TRITON, "peak_mib")),
+    Goal("importance", "error at 577", 1e-3, False, is_(b=8, n=577, d=64), lambda r: value(r, "triton", "error")),
+    Goal("importance", "error at d 128", 1e-3, False, is_(b=8, d=128), lambda r: value(r, "triton", "error")),
+    Goal(
+        "importance",
+        "out + importance, x attention alone",
+        2.2,
+        False,
+        LONG,
+        ratio(["triton, out too"], ["sdpa alone"]),
+    ),
+    Goal("fusion", "bytes, share of the copy rate", 0.7, True, many, lambda r: _share(r, "triton")),
+    Goal("fusion", "x SDPA with cat and mask", 1.8, True, many, ratio(WRITTEN, TRITON)),
+    Goal("fusion", "x SDPA best case", 0.9, True, many, ratio(BEST, TRITON)),
+    Goal("fusion", "x SDPA best case, graph", 0.9, True, is_(b=1), ratio(BEST, TRITON, "graph_ms")),
+    Goal("fusion", "fwd + bwd, x SDPA without cat", 1.0, True, many, ratio(BEST, TRITON, mode="fwd+bwd")),
+    Goal("fusion", "fwd + bwd, x SDPA with cat", 1.5, True, many, ratio(WRITTEN, TRITON, mode="fwd+bwd")),
+    Goal("folded", "x projections, cat, SDPA", 2.5, True, is_(b=8, m=16), ratio(PROJECTED, FOLDED)),
+    Goal("folded", "x projections, cat, SDPA", 1.5, True, is_(b=8, m=32), ratio(PROJECTED, FOLDED)),
+    Goal("folded", "x projections, cat, SDPA", 1.9, True, few, ratio(PROJECTED, FOLDED), gpu=False),
+    Goal("greedy", "x published loop", 10, True, is_(b=1), ratio(["published loop"], TRITON)),
+    Goal("greedy", "x published loop", 50, True, is_(b=8), ratio(["published loop"], TRITON)),
+    Goal("greedy", "x published loop", 3, True, lambda row: True, ratio(["published loop"], TORCH), gpu=False),
+    Goal("topk", "x topk, sort, gather", 3, True, lambda row: True, ratio(["topk, sort, gather"], TRITON)),
+)
+
+
+def _share(rows: Sequence[Row], provider: str) -> float | None:
+    """Bytes per second over the copy rate: the roof of a call that is bound by memory."""
+    percent = value(rows, provider, "roof_percent")
+    return None if percent is None else percent / 100
+
+
+def judge(files: Sequence[pathlib.Path]) -> list[Row]:
+    """Return a row per goal and case; a goal that no file has rows for is not run."""
+    found: list[Row] = []
+    tables = [(path, rows) for path in files if (rows := read(path)) and "provider" in rows[0]]
+    for goal in GOALS:
+        lines: list[Row] = []
+        for path, rows in tables:
+            own = [row for row in rows if row["op"] == goal.op and row["device"].startswith("cpu") != goal.gpu]
+            if goal.gpu is False or own:
+                cases = dict.fromkeys(
+                    (row["case"], *(row[size] for size in "bnmk")) for row in own if goal.applies(row)
+                )
+                for case in cases:
+                    same = [row for row in own if (row["case"], *(row[size] for size in "bnmk")) == case]
+                    measured = goal.measured(same)
+                    verdict = (
+                        "not run" if measured is None or "dry run" in same[0]["tests"] else _verdict(goal, measured)
+                    )
+                    sizes = ", ".join(f"{name} {size}" for name, size in zip("bnmk", case[1:]) if size)
+                    lines.append(_line(goal, f"{case[0]}: {sizes}", measured, verdict, same[0], path))
+        found += lines or [_line(goal, "", None, "not run", {}, None)]
+    return found
+
+
+def _verdict(goal: Goal, measured: float) -> str:
+    return "met" if (measured >= goal.aim if goal.least else measured <= goal.aim) else "missed"
+
+
+def _line(goal: Goal, case: str, measured: float | None, verdict: str, row: Row, path: pathlib.Path | None) -> Row:
+    aim = f"{'>=' if goal.least else '<='} {goal.aim:g}"
+    where = "GPU" if goal.gpu else "CPU"
+    return {
+        "goal": f"{where}, {goal.op}: {goal.name}",
+        "case": case,
+        "aim": aim,
+        "measured": "" if measured is None else f"{measured:.3g}",
+        "verdict": verdict,
+        "device": row.get("device", ""),
+        "tests": row.get("tests", ""),
+        "file": "" if path is None else path.name,
+    }
+
+
+def text(lines: Sequence[Row]) -> str:
+    """Return the goals for a reader, with their counts."""
+    shown = [f"{'goal':<56}{'case':<46}{'aim':>9}{'measured':>10}  verdict"]
+    shown += [f"{x['goal']:<56}{x['case']:<46}{x['aim']:>9}{x['measured']:>10}  {x['verdict']}" for x in lines]
+    counts = ", ".join(f"{sum(x['verdict'] == word for x in lines)} {word}" for word in ("met", "missed", "not run"))
+    dry = " Dry run: these numbers mean nothing." if any("dry run" in x["tests"] for x in lines) else ""
+    return "\n".join([*shown, f"{counts}.{dry}"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path, nargs="?", default=RESULTS)
+    parser.add_argument("--out", type=pathlib.Path, help="a CSV file of the table")
+    options = parser.parse_args(arguments)
+    lines = judge(sorted(options.folder.rglob("*.csv")))
+    if options.out is not None:
+        with Table(options.out, FIELDS, {}) as table:
+            for line in lines:
+                table.add(line)
+    print(text(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
