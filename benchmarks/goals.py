@@ -31,6 +31,7 @@ class Goal(NamedTuple):
     applies: Callable[[Row], bool]
     measured: Callable[[Sequence[Row]], float | None]
     gpu: bool = True
+    mode: str = "fwd"
 
 
 def value(rows: Sequence[Row], provider: str, field: str = "ms_p50", mode: str = "fwd") -> float | None:
@@ -59,17 +60,12 @@ def is_(**cells: int) -> Callable[[Row], bool]:
     return lambda row: all(number(row, name) == cell for name, cell in cells.items())
 
 
-def bytes_per_second(rows: Sequence[Row]) -> float | None:
-    """Of our kernel, TB/s; its limit is the copy rate of that device in the same run."""
-    moved = value(rows, "triton", "gb_s")
-    return None if moved is None else moved / 1e3
-
-
 TRITON, TORCH = ("triton",), ("torch",)
 BEST = tuple(f"sdpa best case, {backend}" for backend in ("flash", "efficient", "cudnn"))
 WRITTEN = ("sdpa, cat and mask", "sdpa, cat and mask, compiled")
 PROJECTED = ("projections, cat, sdpa", "projections, cat, sdpa, compiled")
 FOLDED = ("torch, folded", "auto")
+BOTH = "fwd+bwd"
 LONG = is_(b=8, n=2880, m=2880, d=64)
 
 
@@ -99,8 +95,8 @@ GOALS = (
     Goal("fusion", "x SDPA with cat and mask", 1.8, True, many, ratio(WRITTEN, TRITON)),
     Goal("fusion", "x SDPA best case", 0.9, True, many, ratio(BEST, TRITON)),
     Goal("fusion", "x SDPA best case, graph", 0.9, True, is_(b=1), ratio(BEST, TRITON, "graph_ms")),
-    Goal("fusion", "fwd + bwd, x SDPA without cat", 1.0, True, many, ratio(BEST, TRITON, mode="fwd+bwd")),
-    Goal("fusion", "fwd + bwd, x SDPA with cat", 1.5, True, many, ratio(WRITTEN, TRITON, mode="fwd+bwd")),
+    Goal("fusion", "fwd + bwd, x SDPA without cat", 1.0, True, many, ratio(BEST, TRITON, mode=BOTH), mode=BOTH),
+    Goal("fusion", "fwd + bwd, x SDPA with cat", 1.5, True, many, ratio(WRITTEN, TRITON, mode=BOTH), mode=BOTH),
     Goal("folded", "x projections, cat, SDPA", 2.5, True, is_(b=8, m=16), ratio(PROJECTED, FOLDED)),
     Goal("folded", "x projections, cat, SDPA", 1.5, True, is_(b=8, m=32), ratio(PROJECTED, FOLDED)),
     Goal("folded", "x projections, cat, SDPA", 1.9, True, few, ratio(PROJECTED, FOLDED), gpu=False),
@@ -125,23 +121,24 @@ def judge(files: Sequence[pathlib.Path]) -> list[Row]:
         lines: list[Row] = []
         for path, rows in tables:
             own = [row for row in rows if row["op"] == goal.op and row["device"].startswith("cpu") != goal.gpu]
-            if goal.gpu is False or own:
-                cases = dict.fromkeys(
-                    (row["case"], *(row[size] for size in "bnmk")) for row in own if goal.applies(row)
-                )
-                for case in cases:
-                    same = [row for row in own if (row["case"], *(row[size] for size in "bnmk")) == case]
-                    measured = goal.measured(same)
-                    verdict = (
-                        "not run" if measured is None or "dry run" in same[0]["tests"] else _verdict(goal, measured)
-                    )
-                    sizes = ", ".join(f"{name} {size}" for name, size in zip("bnmk", case[1:]) if size)
-                    lines.append(_line(goal, f"{case[0]}: {sizes}", measured, verdict, same[0], path))
+            wanted = [row for row in own if row["mode"] == goal.mode and goal.applies(row)]
+            for case in dict.fromkeys(_case(row) for row in wanted):
+                same = [row for row in own if _case(row) == case]
+                measured = goal.measured(same)
+                verdict = "not run" if "dry run" in same[0]["tests"] else _verdict(goal, measured)
+                sizes = ", ".join(f"{name} {size}" for name, size in zip("bnmk", case[1:5]) if size)
+                lines.append(_line(goal, f"{case[0]}: {sizes}", measured, verdict, same[0], path))
         found += lines or [_line(goal, "", None, "not run", {}, None)]
     return found
 
 
-def _verdict(goal: Goal, measured: float) -> str:
+def _case(row: Row) -> tuple[str, ...]:
+    return (row["case"], *(row[size] for size in "bnmk"), row["dtype"])
+
+
+def _verdict(goal: Goal, measured: float | None) -> str:
+    if measured is None:
+        return "not run"
     return "met" if (measured >= goal.aim if goal.least else measured <= goal.aim) else "missed"
 
 

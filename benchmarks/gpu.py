@@ -49,9 +49,10 @@ def steps(out: pathlib.Path, dry: bool) -> list[Step]:
     """Return all steps in order; a dry run has the same, on the CPU, at tiny shapes."""
     where = ("--device", "cpu" if dry else "cuda", *(("--tiny",) if dry else ()))
     xml = out / "tests.xml"
-    tested = ("tests/ops", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={xml}")
+    files = (str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_gpu*.py")))
+    tested = (*files, "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={xml}")
     made = [
-        Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 20),
+        Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 15),
         Step("tests", "pytest", (*tested, *(("--collect-only",) if dry else ())), 150),
         Step(
             "tiles", "benchmarks.run", ("--tune", *where, "--limit", "90", "--out", str(out / "tiles.csv")), 90 + GRACE

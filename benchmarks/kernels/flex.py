@@ -9,10 +9,14 @@ from torch import Tensor
 
 def flex(q: Tensor, k: Tensor, v: Tensor, score_mod: Any = None) -> tuple[Tensor, Tensor]:
     """(out, natural log-sum-exp); the caller compiles it."""
-    from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+    from torch.nn.attention import flex_attention as module
 
+    if not q.is_cuda:  # a dry run: unfused, and without a compiler that takes longer than everything else
+        module._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
     gqa = q.shape[1] != k.shape[1]
-    out, aux = flex_attention(q, k, v, score_mod=score_mod, enable_gqa=gqa, return_aux=AuxRequest(lse=True))
+    out, aux = module.flex_attention(
+        q, k, v, score_mod=score_mod, enable_gqa=gqa, return_aux=module.AuxRequest(lse=True)
+    )
     return out, aux.lse
 
 

@@ -16,7 +16,7 @@ from .case import Answers, Case, Inputs, Operator, Prepared, Provider, allowed, 
 from .rates import Rates
 from .table import of_case
 
-CPU_SECONDS = 4.0  # of measured calls per case
+CPU_SECONDS = 3.0  # of measured calls per case
 
 
 class Setting(NamedTuple):
