@@ -27,9 +27,9 @@ from benchmarks.cases import OPERATORS
 from benchmarks.kernels.table import RESULTS, Table
 
 ROOT = pathlib.Path(__file__).parent.parent
-SHARES = {"importance": 45, "fusion": 55, "folded": 25, "greedy": 20, "topk": 10}  # seconds
+SHARES = {"importance": 55, "fusion": 65, "folded": 30, "greedy": 20, "topk": 12}  # seconds
 GRACE = 10  # seconds that a step may take beyond the limit that it knows: starting, and the case under way
-TOTAL, LAST = 525, 30  # seconds in all, and of those for pictures and goals
+TOTAL, LAST = 525, 30  # seconds in all, whatever the steps ask for, and of those for pictures and goals
 
 
 class Step(NamedTuple):

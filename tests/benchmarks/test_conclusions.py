@@ -168,7 +168,8 @@ def test_a_tile_is_proposed_by_the_mean_over_its_shapes() -> None:
 
 def test_the_steps_fit_into_nine_minutes(tmp_path: pathlib.Path) -> None:
     steps = gpu.steps(tmp_path, dry=False)
-    assert sum(step.limit for step in steps) <= 540 and gpu.TOTAL < 540
+    last = sum(step.limit for step in steps if step.name in ("pictures", "goals"))
+    assert last <= gpu.LAST < gpu.TOTAL < 540 and sum(step.limit for step in steps) < 600
     assert [step.name for step in steps] == [step.name for step in gpu.steps(tmp_path, dry=True)]
     assert set(OPERATORS) <= {step.name for step in steps}
     assert not any("--tiny" in step.command for step in steps)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -97,6 +99,57 @@ def test_rounds_are_in_turn() -> None:
     seen: list[str] = []
     times = timing.in_turn({name: lambda name=name: seen.append(name) for name in "abc"}, 0.0, fewest=4)
     assert [sorted(seen[i : i + 3]) for i in range(0, 12, 3)] == [["a", "b", "c"]] * 4 and set(times) == set("abc")
+
+
+class Event:
+    """Of a device that takes a millisecond for everything."""
+
+    clock = 0.0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        Event.clock += 1
+        self.at = Event.clock
+
+    def elapsed_time(self, later: Event) -> float:
+        return later.at - self.at
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_the_order_of_things_on_a_gpu(captures: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for torch.cuda: flush before each call, warm-up, 100 ms measured, the graph replayed as often."""
+    did: list[str] = []
+
+    @contextlib.contextmanager
+    def graph(_: Any) -> Iterator[None]:
+        did.append("capture")
+        yield
+        if not captures:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    stream = types.SimpleNamespace(wait_stream=lambda other: None)
+    stand_in = {
+        "Event": Event,
+        "graph": graph,
+        "CUDAGraph": lambda: types.SimpleNamespace(replay=lambda: did.append("replay")),
+        "Stream": lambda device: stream,
+        "current_stream": lambda device: stream,
+        "set_stream": lambda other: did.append("own stream"),
+        "stream": lambda other: contextlib.nullcontext(),
+        "synchronize": lambda device: None,
+        "get_device_properties": lambda device: types.SimpleNamespace(L2_cache_size=64),
+    }
+    for name, value in stand_in.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    gpu = timing.Gpu(CPU)
+    gpu.flush = types.SimpleNamespace(zero_=lambda: did.append("flush"))  # type: ignore[assignment]
+    times = gpu.times(lambda: did.append("call"))
+    singles = ["flush", "call"] * (3 + 25 + 100)
+    assert did[: len(singles) + 2] == [*singles, "call", "capture"] and times[:3] == (1, 1, 1)
+    rest = ["call", *["flush", "replay"] * 103] if captures else ["call", "own stream"]
+    assert did[len(singles) + 2 :] == rest and times.graph == (1 if captures else None)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
