@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ def cases(device: str, tiny: bool) -> list[Case]:
     else:
         f, t = torch.bfloat16, 64
         sizes = [("llava-next", 8, 2880, m) for m in (16, 32, 8, 64)] + [("llava-1.5", 8, 576, 16)]
-    shared = {"h": 16, "g": 16, "d": 64, "t": t, "dim": 1024}
+    shared: dict[str, Any] = {"h": 16, "g": 16, "d": 64, "t": t, "dim": 1024}
     return [Case(name, f, b=b, n=n, m=m, full=m in (16, 32), **shared) for name, b, n, m in sizes]
 
 
@@ -96,7 +97,7 @@ def one_product(inputs: Inputs, case: Case) -> Built:
 
 def ours(path: str, backend: str = "auto", importance: bool = False) -> Callable[[Inputs, Case], Built]:
     def build(inputs: Inputs, case: Case) -> Built:
-        options = {"path": path, "backend": backend, "return_importance": importance}
+        options: dict[str, Any] = {"path": path, "backend": backend, "return_importance": importance}
 
         def call() -> Sequence[Tensor]:
             found = ops.projected_fusion_attention(**inputs, **options)

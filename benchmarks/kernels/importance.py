@@ -135,11 +135,11 @@ def ours(backend: str, given: bool = False) -> Callable[[Inputs, Case], Callable
 
 def _packed(q: Tensor, k: Tensor, case: Case, backend: str) -> Callable[[], Sequence[Tensor]]:
     ends = torch.arange(0, case.n + 1, case.k, dtype=torch.int32, device=q.device)
-    longest = {"max_seqlen_q": case.k, "max_seqlen_k": case.k}
+    longest: dict[str, Any] = {"max_seqlen_q": case.k, "max_seqlen_k": case.k}
 
     def call() -> Sequence[Tensor]:
-        packed = (x[0].transpose(0, 1) for x in (q, k))
-        return (ops.attention_importance_varlen(*packed, ends, **longest, backend=backend)[None],)
+        one, two = (x[0].transpose(0, 1) for x in (q, k))
+        return (ops.attention_importance_varlen(one, two, ends, **longest, backend=backend)[None],)
 
     return call
 
