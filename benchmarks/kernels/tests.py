@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
 import subprocess
 import sys
@@ -35,6 +36,12 @@ def verdict(op: str, options: argparse.Namespace) -> str:
         chosen = [f"tests/ops/test_{FILES[op]}.py", "-m", "not gpu and not slow"]
     else:
         chosen = ["tests/ops/test_gpu.py", "-m", "gpu", "-k", ON_GPU[op]]
+    return of_run(*chosen)
+
+
+@functools.cache
+def of_run(*chosen: str) -> str:
+    """Return the verdict of these tests, run once for all operators that share them."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *chosen]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
