@@ -68,7 +68,7 @@ def test_the_operators_of_tokscale_are_named_and_timed(found):
 @pytest.mark.parametrize(
     ("compressor", "operators"),
     [
-        ("attention_topk", {"attention_importance", "topk_positions"}),
+        ("attention_topk", {"attention_importance", "topk_positions", "topk_tokens"}),
         ("divprune", {"greedy_select"}),
         ("dpp", {"greedy_select"}),
         ("idpruner", {"attention_importance", "greedy_select"}),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import _numerics
 
-ROWS = 128  # query rows in work at a time: their scores against a few thousand keys stay in the cache
+ROWS = 128  # query rows in work at a time, a thread: their scores against a few thousand keys stay in the cache
 
 
 class Inputs(NamedTuple):
@@ -90,7 +90,8 @@ def blocks(a: Inputs) -> Iterator[Block]:
     if b * h * r * n == 0:
         return
     share = h // g
-    rows = min(r, max(_numerics.MIN_ROWS, ROWS // share))
+    threads = torch.get_num_threads() if a.q.device.type == "cpu" else 1
+    rows = min(r, max(_numerics.MIN_ROWS, ROWS * threads // share))
     key_heads = min(g, max(1, _numerics.block_elements(a.q) // (share * rows * n)))
     whole = rows == r and key_heads == g
     samples = max(1, _numerics.block_elements(a.q) // (h * r * n)) if whole else 1
