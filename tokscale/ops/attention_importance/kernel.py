@@ -135,7 +135,7 @@ def column_sum_tile(a, out, out_h, BM: tl.constexpr, BN: tl.constexpr, PER_HEAD:
             s,
             a,
             batch,
-            head[:, None],
+            head,
             row[:, None],
             row[:, None],
             key[None, :],

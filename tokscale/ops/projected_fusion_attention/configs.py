@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ROWS = 8  # of all heads; also how many rows one partial column sum covers
-WARPS = 4
+WARPS = 8
 
 
 def keys_block(width: int) -> int:
