@@ -6,6 +6,7 @@ it asks, so that k rows of n are made and not n.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -131,22 +132,23 @@ def _take(value: Array, positions: Array, gains: Array, barrier: Array, step: in
 
 
 def _dpp(row: Row, diagonal: Array, positions: Array, gains: Array, barrier: Array) -> int:
-    """Choose until nothing is left to span; returns how many were chosen."""
+    """Choose until nothing is left to span; returns how many were chosen. Calls cost more than sums here."""
     n, k = len(diagonal), len(positions)
-    left = diagonal.copy()  # d2: squared distance of each token from the span of the chosen
+    left = diagonal + barrier  # d2: squared distance of each token from the span of the chosen; -inf: not to be taken
     factor = numpy.empty((k, n), dtype=diagonal.dtype)
-    limit = EXHAUSTED * (left + barrier).max()
+    work = numpy.empty(n, dtype=diagonal.dtype)
+    limit = EXHAUSTED * left.max()
     for step in range(k):
-        value = left + barrier
-        best = int(value.argmax())
-        gain = left[best]
-        if barrier[best] != 0 or not gain > limit:
+        best = int(left.argmax())
+        gain = float(left[best])
+        if not gain > limit:  # below 0 by rounding, too
             return step
         positions[step], gains[step], barrier[best] = best, gain, -numpy.inf
-        new = row(best, value)
+        new = row(best, left)
+        left[best] = -numpy.inf
         if step:
-            new = new - factor[:step, best] @ factor[:step]
-        numpy.divide(new, numpy.sqrt(gain), out=factor[step])
-        left -= factor[step] * factor[step]
-        numpy.maximum(left, 0, out=left)
+            numpy.matmul(factor[:step, best], factor[:step], out=work)
+            new = numpy.subtract(new, work, out=work)
+        new = numpy.divide(new, math.sqrt(gain), out=factor[step])
+        left -= numpy.multiply(new, new, out=work)
     return k
