@@ -12,16 +12,14 @@ from torch import Tensor
 from .common import Kept, cosine, select
 
 
-def adaptive_pool(x: Tensor, k: int, **_: Any) -> Kept:
-    side, across = math.isqrt(len(x)), math.isqrt(k)
-    pooled = F.adaptive_avg_pool2d(x.T.reshape(1, -1, side, side), across)[0].flatten(1).T
+def adaptive_pool(x: Tensor, k: int, *, grid: tuple[int, int], **_: Any) -> Kept:
+    pooled = F.adaptive_avg_pool2d(x.T.reshape(1, -1, *grid), math.isqrt(k))[0].flatten(1).T
     return torch.arange(k, device=x.device), pooled
 
 
-def resize(x: Tensor, k: int, **_: Any) -> Kept:
-    side, across = math.isqrt(len(x)), math.isqrt(k)
-    picture = x.T.reshape(1, -1, side, side)
-    small = F.interpolate(picture, (across, across), mode="bilinear", align_corners=False)
+def resize(x: Tensor, k: int, *, grid: tuple[int, int], **_: Any) -> Kept:
+    side = math.isqrt(k)
+    small = F.interpolate(x.T.reshape(1, -1, *grid), (side, side), mode="bilinear", align_corners=False)
     return torch.arange(k, device=x.device), small[0].flatten(1).T
 
 

@@ -19,6 +19,7 @@ ZERO = 1e-12  # a token of at most this norm has no direction
 HUGE = 1e15  # entries above this are divided out first: their squares may overflow
 SAME = 1e-6  # cosines nearer to 1 are 1, and distances 0, so that duplicates tie exactly
 STRIPS = 4  # a symmetric matrix as so many strips from its diagonal on: 5/8 of the products, still wide ones
+IN_CACHE = 2**20  # products of a strip, of as many samples as fit
 WIDE = 256  # tokens and channels from which strips pay on the CPU (measured; one and two threads)
 
 
@@ -33,7 +34,7 @@ def cosine_matrix(x: Tensor) -> Tensor:
     Cosines within 1e-6 of 1 are 1, so that copies of a token tie exactly in every sum.
     """
     direction, nothing = directions(x.detach())
-    c = gram(direction, lambda c, first, end: settled(c, nothing[:, first:end], nothing[:, first:]))
+    c = gram(direction, lambda c, some, first, end: settled(c, nothing[some, first:end], nothing[some, first:]))
     c.diagonal(dim1=1, dim2=2).fill_(1)
     return c
 
@@ -89,27 +90,29 @@ def directions(x: Tensor) -> tuple[Tensor, Tensor]:
     return x / norm.masked_fill(zero, math.inf), zero.squeeze(-1)
 
 
-def gram(x: Tensor, finish: Callable[[Tensor, int, int], Tensor] | None = None) -> Tensor:
+def gram(x: Tensor, finish: Callable[[Tensor, slice, int, int], Tensor] | None = None) -> Tensor:
     """Return the (b, n, n) products of all pairs of (b, n, d) tokens.
 
     On the CPU a large matrix is computed right of its diagonal only, in strips of rows, and mirrored.
 
     Args:
-        finish: gets the products of tokens `first:end` (rows) with tokens `first:` while they are still in the cache,
-            as `finish(products, first, end)`; what it returns takes their place.
+        finish: gets the products of tokens `first:end` (rows) with tokens `first:` of some samples while they are still
+            in the cache, as `finish(products, samples, first, end)`; what it returns takes their place.
     """
     b, n, d = x.shape
-    strips = STRIPS if visible(x) and min(n, d) >= WIDE else 1
-    if strips == 1:
+    if not visible(x) or min(n, d) < WIDE:
         whole = x @ x.transpose(1, 2)
-        return whole if finish is None else finish(whole, 0, n)
+        return whole if finish is None else finish(whole, slice(None), 0, n)
     table = x.new_empty(b, n, n)
-    edges = [n * i // strips for i in range(strips + 1)]
-    for first, end in itertools.pairwise(edges):
-        strip = x[:, first:end] @ x[:, first:].transpose(1, 2)
-        strip = strip if finish is None else finish(strip, first, end)
-        table[:, first:end, first:] = strip
-        table[:, end:, first:end] = strip[:, :, end - first :].transpose(1, 2)
+    edges = [n * i // STRIPS for i in range(STRIPS + 1)]
+    together = max(1, STRIPS * IN_CACHE // n**2)
+    for start in range(0, b, together):
+        some = slice(start, start + together)
+        for first, end in itertools.pairwise(edges):
+            strip = x[some, first:end] @ x[some, first:].transpose(1, 2)
+            strip = strip if finish is None else finish(strip, some, first, end)
+            table[some, first:end, first:] = strip
+            table[some, end:, first:end] = strip[:, :, end - first :].transpose(1, 2)
     return table
 
 
