@@ -65,7 +65,7 @@ def _triton() -> dict[str, str]:
     from ..errors import TokscaleError
     from ..ops import attention_importance
 
-    query = torch.zeros(1, 1, 1, 8)
+    query = torch.zeros(1, 1, 1, 8, device="cuda" if torch.cuda.is_available() else "cpu")
     try:
         attention_importance(query, query, backend="triton")
     except TokscaleError as error:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import ops
+from ..ops.topk_gather import topk_positions
 from .compressed import wide
 from .similarity import HUGE, visible
 
@@ -29,8 +29,7 @@ def top(scores: Tensor, m: int) -> Tensor:
 
 def best(scores: Tensor, k: int) -> Tensor:
     """Return (b, k) positions, ascending, of the k >= 1 largest of (b, n) scores; equal ones go to the lower index."""
-    scores = scores.detach()
-    return ops.topk_gather(scores, scores, k).positions
+    return topk_positions(scores.detach(), k, None, "auto")
 
 
 def ranks(scores: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ OPERATORS = (
 )
 NEEDS_GPU = "Triton needs a GPU (or TRITON_INTERPRET=1 set before import)"
 MAX_HEAD_DIM = 256
+MAX_PROGRAMS = 65535  # of samples times heads: what the second and third axis of a grid hold
 MIN_CAPABILITY = (8, 0)
 MAX_TOKENS = {"dpp": 4096, "max_min": 16384, "topk_gather": 8192}  # one sample's state stays in registers
 MAX_TOKENS_HIP = {**MAX_TOKENS, "topk_gather": 4096}
@@ -50,8 +51,11 @@ def resolve(op: str, backend: str, *tensors: Tensor, method: str = "max_min") ->
 
 def may_be_triton(backend: str, tensor: Tensor) -> bool:
     """Whether the backward may run by Triton, so that it pays to keep what its kernels read; readable in a graph."""
-    kept = tensor.dtype != torch.float64 and tensor.shape[-1] <= MAX_HEAD_DIM
-    return kept and (backend == "triton" or (backend == "auto" and tensor.device.type == "cuda"))
+    if tensor.dtype == torch.float64 or tensor.shape[-1] > MAX_HEAD_DIM:
+        return False
+    if backend != "auto" or tensor.device.type != "cuda":
+        return backend == "triton"
+    return os.environ.get("TOKSCALE_BACKEND") != "torch" and _device_obstacle(tensor.device) is None
 
 
 def explain(op_name: str, *tensors: Tensor, method: str = "max_min") -> str:
@@ -132,6 +136,13 @@ def _unsupported(op: str, *tensors: Tensor, method: str) -> str | None:
         return "Triton kernels take no float64"
     if op in ATTENTION and tensors[0].shape[-1] > MAX_HEAD_DIM:
         return f"head_dim {tensors[0].shape[-1]} > {MAX_HEAD_DIM}"
+    if op in ATTENTION:
+        segments = len(tensors[2]) - 1 if op == "attention_importance_varlen" and len(tensors) > 2 else 1
+        programs = tensors[0].shape[1] * (tensors[0].shape[0] if tensors[0].dim() == 4 else segments)
+        if tensors[0].shape[1] == 0:
+            return "there are no query heads"
+        if programs > MAX_PROGRAMS:
+            return f"{programs} samples (or segments) times heads > {MAX_PROGRAMS}"
     limits = MAX_TOKENS_HIP if torch.version.hip else MAX_TOKENS
     limit = limits.get(method if op == "greedy_select" else op)
     if limit is not None and tensors[0].shape[1] > limit:

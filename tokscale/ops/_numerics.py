@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -77,10 +78,15 @@ def batched(x: Tensor) -> Tensor:
 def hide(scores: Tensor, visible: Tensor) -> None:
     """Set scores to -inf where a mask that broadcasts to them is False, in place: `min(s, inf)` is s, bit for bit.
 
-    On a CPU `masked_fill_` with a mask that broadcasts takes ten times as long.
+    On a CPU `masked_fill_` with a mask that broadcasts takes ten times as long; it is for products of hidden content
+    that overflow to NaN, which no minimum hides.
     """
-    limit = visible.to(scores.dtype).sub_(0.5).mul_(torch.inf)
-    torch.minimum(scores, limit, out=scores)
+    if scores.device.type == "cpu":
+        limit = visible.to(scores.dtype).sub_(0.5).mul_(torch.inf)
+        torch.minimum(scores, limit, out=scores)
+        if not math.isnan(float(scores.sum())):
+            return
+    scores.masked_fill_(~visible, -torch.inf)
 
 
 def joint_softmax(scores: Tensor, dead: bool, with_top: bool = False) -> tuple[Tensor, Tensor | None]:

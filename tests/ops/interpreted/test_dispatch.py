@@ -42,9 +42,16 @@ def test_auto_is_pytorch_and_a_name_is_the_kernel(op: str, no_launch: None, monk
 
 
 WIDE, DOUBLE = torch.zeros(1, 1, 1, 257), torch.zeros(1, 1, 1, 8, dtype=torch.float64)
+MANY = torch.zeros(1).as_strided((4096, 16, 1, 8), (0, 0, 0, 0))
+NONE, HEAD = torch.zeros(1, 0, 2, 8), torch.zeros(1, 2, 2, 8)
 LONG = torch.zeros(1).as_strided((1, 5000, 5000), (0, 0, 0))
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "head_dim": (lambda: ops.fusion_attention(WIDE, WIDE, WIDE, backend="triton"), "head_dim 257 > 256"),
+    "grid": (
+        lambda: ops.attention_importance(MANY, MANY, backend="triton"),
+        "65536 samples (or segments) times heads > 65535",
+    ),
+    "heads": (lambda: ops.attention_importance(NONE, HEAD, backend="triton"), "there are no query heads"),
     "float64": (lambda: ops.attention_importance(DOUBLE, DOUBLE, backend="triton"), "Triton kernels take no float64"),
     "dpp": (lambda: ops.greedy_select(LONG, 2, method="dpp", backend="triton"), "5000 tokens > 4096"),
     "top-k": (lambda: ops.topk_gather(*2 * [torch.zeros(1, 8193)], 2, backend="triton"), "8193 tokens > 8192"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from .._triton import VERSION
-from ..attention_importance.configs import Tile
+from ..attention_importance.configs import Tile, fp32_tile
 
 
-def query_tile(platform: str, block_d: int, rows: int) -> Tile:
+def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `received_sum` and `query_gradient`."""
+    if size > 2:
+        return fp32_tile(block_d)
     if block_d > 128:
         if platform == "hip":
             return Tile(min(rows, 32), 32, 4, 1)
@@ -20,8 +22,10 @@ def query_tile(platform: str, block_d: int, rows: int) -> Tile:
     return Tile(rows, 32 if block_d > 64 and rows > 32 else 64, warps, 2)  # 99 KB, a position bias included
 
 
-def key_tile(platform: str, block_d: int, rows: int) -> Tile:
+def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `key_gradient`: two accumulators of the keys' height leave room for few rows."""
+    if size > 2:
+        return fp32_tile(block_d)
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
     if block_d > 64:

@@ -122,7 +122,7 @@ def key_gradient(a: Scores, c: Cotangents) -> tuple[Tensor, Tensor]:
     """dK and dV, shaped as k; without `d_out` the second is empty."""
     b, _, g, _, n, d = a.sizes
     a = c.fitting(a)
-    t = key_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows))
+    t = key_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     d_k = torch.empty(a.k.shape, dtype=a.k.dtype, device=a.k.device)
     d_v = torch.empty_like(d_k) if c.d_out is not None else d_k.new_empty(0)
     if d_k.numel():
@@ -144,6 +144,6 @@ def key_gradient(a: Scores, c: Cotangents) -> tuple[Tensor, Tensor]:
 
 def _row_grid(a: Scores) -> tuple[Any, int, int]:
     *_, n, d = a.sizes
-    t = query_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows))
+    t = query_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
     return t, blocks, _triton.splits(blocks * a.row_programs, n, a.q.device)

@@ -14,23 +14,32 @@ class Tile(NamedTuple):
     stages: int
 
 
-def row_tile(platform: str, block_d: int, rows: int) -> Tile:
-    """For `row_lse`; `rows` is 16, 32 or 64, `block_d` the head size padded to a power of two."""
+def fp32_tile(block_d: int) -> Tile:
+    """For every attention kernel: products that stay fp32 use no tensor cores, and hold their tiles in registers."""
+    return Tile(16, 32 if block_d <= 128 else 16, 4 if block_d <= 64 else 8, 1)
+
+
+def row_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
+    """For `row_lse`; `rows` is 16, 32 or 64, `block_d` the head size padded to a power of two, `size` bytes each."""
+    if size > 2:
+        return fp32_tile(block_d)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
     return Tile(rows, 64, 4, 2)
 
 
-def column_tile(platform: str, block_d: int, rows: int) -> Tile:
+def column_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `column_sum`."""
+    if size > 2:
+        return fp32_tile(block_d)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
     return Tile(rows, 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)
 
 
-def segment_tile(platform: str, block_d: int, longest: int, bytes_per_element: int) -> Tile | None:
+def segment_tile(platform: str, block_d: int, longest: int, size: int) -> Tile | None:
     """For `column_sum_tile`, whose tile holds a whole segment; None where one does not fit, as none in fp32 does."""
     block = 16 if longest <= 16 else 32 if longest <= 32 else 64 if longest <= 64 else 128
-    if longest > 128 or bytes_per_element > 2 or block * block_d > 128 * 128:
+    if longest > 128 or size > 2 or block * block_d > 128 * 128:
         return None
     return Tile(block, block, 8 if block == 128 else 4, 1)

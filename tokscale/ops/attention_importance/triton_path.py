@@ -16,7 +16,7 @@ def log_sum_exp(a: Scores) -> Tensor:
     """Natural log-sum-exp of every row: (b, h, m) fp32, or (h, total) for packed segments; -inf where none is seen."""
     b, h, _, m, n, d = a.sizes
     a = a.packed()
-    t = row_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows))
+    t = row_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
     splits = _triton.splits(blocks * a.row_programs, n, a.q.device)
     shape = a.q.shape[1:3] if a.ends_q is not None else (b, h, m)
@@ -37,7 +37,7 @@ def column_sums(a: Scores, lse: Tensor, per_head: bool) -> Tensor:
     """What each key receives: (b, g, n) to be summed over the key heads, or (b, h, n); packed (g or h, total)."""
     b, h, g, _, n, d = a.sizes
     a = a if per_head else a.packed()
-    t = column_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows))
+    t = column_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     heads = h if per_head else g
     segments = a.ends_q is not None
     out = a.q.new_empty((heads, a.k.shape[2]) if segments else (b, heads, n), dtype=torch.float32)

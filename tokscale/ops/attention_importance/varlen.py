@@ -180,7 +180,7 @@ def _importance_varlen(
     group_size: int,
     backend: str,
 ) -> Tensor:
-    if _backend.resolve(NAME, backend, q, k) == "triton":
+    if _backend.resolve(NAME, backend, q, k, cu_seqlens_q) == "triton":
         from . import triton_packed
 
         ends = _ends(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, group_size)
@@ -230,7 +230,7 @@ def _importance_varlen_backward(
     group_size: int,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    if _backend.resolve(NAME, backend, q, k) == "triton":
+    if _backend.resolve(NAME, backend, q, k, cu_seqlens_q) == "triton":
         from . import triton_packed
 
         ends = _ends(q, k, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, group_size)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from ..attention_importance.configs import Tile
+from ..attention_importance.configs import Tile, fp32_tile
 
 
-def forward_tile(platform: str, block_d: int, rows: int) -> Tile:
+def forward_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `forward`."""
+    if size > 2:
+        return fp32_tile(block_d)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
     if platform == "hip" and block_d > 64:
@@ -14,6 +16,8 @@ def forward_tile(platform: str, block_d: int, rows: int) -> Tile:
     return Tile(rows, 64, 8 if block_d > 64 and rows > 16 else 4, 3 if rows < 64 and block_d <= 64 else 2)
 
 
-def bias_tile(platform: str, block_d: int, rows: int) -> Tile:
+def bias_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `bias_gradient`."""
+    if size > 2:
+        return fp32_tile(block_d)
     return Tile(min(rows, 32), 32 if block_d > 128 else 64, 4, 1)

@@ -61,7 +61,7 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
     b, h, _, m, n, d = a.sizes
     a = a.packed()
     block_d = _triton.block_d(d)
-    t = forward_tile(_triton.platform(a.q.device), block_d, _triton.row_block(a.rows))
+    t = forward_tile(_triton.platform(a.q.device), block_d, _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
     splits = _triton.splits(blocks * a.row_programs, n, a.q.device)
     out = a.q.new_empty((b, h, m, d))
@@ -164,7 +164,7 @@ def bias_gradient(a: Scores, c: Cotangents, bias: Tensor) -> Tensor:
     """The gradient of the position bias, in its shape and dtype."""
     b, h, _, m, n, d = a.sizes
     shared = bias.shape[0] == 1 and h > 1
-    t = bias_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(m))
+    t = bias_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(m), a.q.element_size())
     out = torch.empty(bias.shape, dtype=bias.dtype, device=bias.device)
     if out.numel():
         kernel.bias_gradient[(_triton.cdiv(n, t.keys), _triton.cdiv(m, t.rows), 1 if shared else h)](

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _triton
-from . import kernel, torch_path
+from . import kernel
 from .configs import GATHER_ROWS, GATHER_WARPS, block_and_warps, gather_block
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -45,8 +45,9 @@ def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
     integer = INTEGERS[source.element_size()]
     source, target = source.resolve_neg().view(integer), target.view(integer)
     axes = _merged(source)
-    if len(axes) > 2:
-        return torch_path.gather_tokens(x, positions)
+    if len(axes) > 2:  # strides of three axes are more than the kernel takes
+        source = source.contiguous()
+        axes = _merged(source)
     (outer, x_outer), (inner, x_inner) = [(1, 0)] * (2 - len(axes)) + axes
     size = outer * inner
     kernel.gather[(_triton.cdiv(k, GATHER_ROWS), b)](
