@@ -117,7 +117,6 @@ def work(case: Case, answers: Sequence[str], mode: str) -> Work:
     return Work(case.bytes_each * moved, 4 * case.b * case.n * min(folded, projected), scores)
 
 
-FORWARD = ("fwd",)
 OPERATOR = Operator(
     "folded",
     cases,
