@@ -4,8 +4,9 @@
     python -m benchmarks.gpu --out folder
     python -m benchmarks.gpu --dry-run --out folder   # no GPU: every command line at tiny shapes, by the interpreter
 
-Device facts and rates, the tests marked `gpu`, tiles, all operators, all methods, pictures, the table of goals. Each is
-a process of its own with its own time limit and writes its file at once: what is done stays, whatever comes after.
+Device facts and rates, the GPU tests of each operator, tiles, all operators, all methods, pictures, the table of goals.
+Each is a process of its own with its own time limit and writes its file at once: what is done stays, whatever comes
+after. An operator whose tests are not green is not timed. What an earlier run wrote under these names is deleted first.
 `log.txt` holds what the steps printed, `steps.csv` how each ended.
 """
 
@@ -24,21 +25,26 @@ import traceback
 from typing import NamedTuple
 
 from benchmarks.cases import OPERATORS
+from benchmarks.kernels import tests
 from benchmarks.kernels.table import RESULTS, Table
+from benchmarks.plot import PICTURES
 
 ROOT = pathlib.Path(__file__).parent.parent
+TESTS = {"importance": 65, "fusion": 40, "folded": 30, "greedy": 20, "topk": 20}  # seconds, mostly of compilation
 SHARES = {"importance": 55, "fusion": 65, "folded": 30, "greedy": 20, "topk": 12}  # seconds
 GRACE = 10  # seconds that a step may take beyond the limit that it knows: starting, and the case under way
 TOTAL, LAST = 525, 30  # seconds in all, whatever the steps ask for, and of those for pictures and goals
 
 
 class Step(NamedTuple):
-    """`python -m module arguments`, ended after `limit` seconds."""
+    """`python -m module arguments`, ended after `limit` seconds; not begun if the step `needs` did not end well."""
 
     name: str
     module: str
     arguments: tuple[str, ...]
     limit: int
+    writes: tuple[str, ...]  # patterns of files in the folder
+    needs: str = ""
 
     @property
     def command(self) -> list[str]:
@@ -48,26 +54,25 @@ class Step(NamedTuple):
 def steps(out: pathlib.Path, dry: bool) -> list[Step]:
     """Return all steps in order; a dry run has the same, on the CPU, at tiny shapes."""
     where = ("--device", "cpu" if dry else "cuda", *(("--tiny",) if dry else ()))
-    xml = out / "tests.xml"
-    files = (str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("tests/**/test_gpu*.py")))
-    tested = (*files, "-q", "-m", "gpu", "-p", "no:cacheprovider", f"--junitxml={xml}")
-    made = [
-        Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 15),
-        Step("tests", "pytest", (*tested, *(("--collect-only",) if dry else ())), 150),
-        Step(
-            "tiles", "benchmarks.run", ("--tune", *where, "--limit", "90", "--out", str(out / "tiles.csv")), 90 + GRACE
-        ),
-    ]
+    made = [Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 15, ("device.csv",))]
     for op in OPERATORS:
-        limit = SHARES[op]
-        options = ("--op", op, *where, "--tested", str(xml), "--limit", str(limit), "--out", str(out / f"{op}.csv"))
-        made.append(Step(op, "benchmarks.run", options, limit + GRACE))
+        xml = f"tests-{op}.xml"
+        tested = (tests.ON_GPU, "-q", "-m", "gpu", "-k", tests.name(op), "-p", "no:cacheprovider")
+        tested += (f"--junitxml={out / xml}", *(("--collect-only",) if dry else ()))
+        made.append(Step(f"tests of {op}", "pytest", tested, TESTS[op], (xml,)))
+    tiles = ("--tune", *where, "--limit", "90", "--out", str(out / "tiles.csv"))
+    made.append(Step("tiles", "benchmarks.run", tiles, 90 + GRACE, ("tiles.csv",)))
+    for op in OPERATORS:
+        limit, file = SHARES[op], f"{op}.csv"
+        options = ("--op", op, *where, "--tested", str(out / f"tests-{op}.xml"))
+        options += ("--limit", str(limit), "--out", str(out / file))
+        made.append(Step(op, "benchmarks.run", options, limit + GRACE, (file,), needs=f"tests of {op}"))
     methods: tuple[str, ...] = (*where, "--tokens", "576", "--repeats", "5", "--out", str(out / "compressors.csv"))
     methods += ("--only", "divprune", "--batch", "1") if dry else ("--dtype", "bfloat16")
     made += [
-        Step("methods", "benchmarks.compressors", methods, 40),
-        Step("pictures", "benchmarks.plot", (str(out),), 20),
-        Step("goals", "benchmarks.goals", (str(out), "--out", str(out / "goals.csv")), 10),
+        Step("methods", "benchmarks.compressors", methods, 40, ("compressors.csv",)),
+        Step("pictures", "benchmarks.plot", (str(out),), 20, tuple(f"{name}-*.png" for name in PICTURES)),
+        Step("goals", "benchmarks.goals", (str(out), "--out", str(out / "goals.csv")), 10, ("goals.csv",)),
     ]
     return made
 
@@ -119,31 +124,37 @@ def main(arguments: list[str] | None = None) -> int:
         if not torch.cuda.is_available():
             parser.error("PyTorch sees no GPU here. --dry-run --out folder proves the commands without one.")
     out.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    failed = False
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    todo, well = steps(out, options.dry_run), {""}
+    for earlier in {file for step in todo for pattern in step.writes for file in out.glob(pattern)}:
+        earlier.unlink()
     ended_as = Table(out / "steps.csv", ["step", "ended", "seconds", "command"], {})
     with (out / "log.txt").open("w", encoding="utf-8") as log, ended_as as table:
-        for step in steps(out, options.dry_run):
+        for step in todo:
             start = time.monotonic()
             left = TOTAL - (start - begin) - (0 if step.name in ("pictures", "goals") else LAST)
-            if options.dry_run and step.module != "pytest":
+            if step.needs not in well:
+                ended, said = f"not run: the {step.needs} are not green", ""
+            elif options.dry_run:
                 ended, said = run_here(step)
             elif left < GRACE:
                 ended, said = "not run: no time left", ""
             else:
-                ended, said = run(step._replace(limit=min(step.limit, int(left))), environment)
+                environment = tests.environment() if step.module == "pytest" else os.environ
+                ended, said = run(step._replace(limit=min(step.limit, int(left))), {**environment, **path})
             command = " ".join(step.command[1:])
             row = {"step": step.name, "ended": ended, "seconds": time.monotonic() - start, "command": command}
             table.add(row)
             log.write(f"## {command}\n{said}\n")
             log.flush()
             print(f"{step.name:<12}{row['seconds']:>7.1f} s  {ended}", flush=True)
-            if ended != "ok":
-                failed = True
+            if ended == "ok":
+                well.add(step.name)
+                if step.name == "goals" or step.module == "pytest":
+                    print(said.strip() if step.name == "goals" else said.strip().splitlines()[-1], flush=True)
+            else:
                 print("\n".join(f"    {line}" for line in said.strip().splitlines()[-6:]), flush=True)
-            elif step.name in ("tests", "goals"):
-                print(said.strip() if step.name == "goals" else said.strip().splitlines()[-1], flush=True)
-    return int(failed)
+    return int(len(well) <= len(todo))
 
 
 if __name__ == "__main__":

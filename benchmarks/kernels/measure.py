@@ -36,11 +36,13 @@ class Timed(NamedTuple):
     call: Callable[[], Any]
 
 
-def rows(op: Operator, case: Case, setting: Setting) -> Iterator[dict[str, Any]]:
-    """Yield a row for every provider in every mode of a case."""
+def rows(op: Operator, case: Case, setting: Setting, compiled: bool = False) -> Iterator[dict[str, Any]]:
+    """Yield a row for every provider in every mode of a case: those that compile, or all the others."""
     gpu_too = setting.tiny or setting.device.type == "cuda"
-    taking = [p for p in op.providers if p.takes(case, gpu_too, setting.full)]
+    taking = [p for p in op.providers if p.compiled == compiled and p.takes(case, gpu_too, setting.full)]
     jobs = [(p, mode) for mode in case.modes for p in taking if mode in p.modes]
+    if not jobs:
+        return
     late = time.monotonic() > setting.end
     judge = None if late else _judge(op, case, setting.device)
     gpu = timing.Gpu(setting.device) if setting.device.type == "cuda" and not late else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import pathlib
 from typing import Any
 
@@ -122,14 +123,14 @@ def test_red_tests_stop_the_clock(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
 
 def test_the_verdict_of_an_earlier_run(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "tests.xml"
-    assert tests.of_file("fusion", path) == "not run"
+    assert tests.of_file("fusion", path) == "failed: no tests.xml, its tests did not end"
     path.write_text(
         '<testsuites><testsuite><testcase name="test_importance[a]"/><testcase name="test_importance[b]"/>'
-        '<testcase name="test_fusion[a]"><failure message="no"/></testcase></testsuite></testsuites>'
+        '<testcase name="test_folded[a]"><failure message="no"/></testcase></testsuite></testsuites>'
     )
     assert tests.of_file("importance", path) == "passed: 2"
-    assert tests.of_file("folded", path) == "failed: test_fusion[a]"
-    assert tests.of_file("topk", path) == "not run"
+    assert tests.of_file("folded", path) == "failed: test_folded[a]"
+    assert tests.of_file("topk", path) == "failed: no test of topk in tests.xml"
     assert tests.verdict("fusion", argparse.Namespace(no_tests=True, tested=path)) == "not run"
 
 
@@ -171,5 +172,39 @@ def test_the_steps_fit_into_nine_minutes(tmp_path: pathlib.Path) -> None:
     last = sum(step.limit for step in steps if step.name in ("pictures", "goals"))
     assert last <= gpu.LAST < gpu.TOTAL < 540 and sum(step.limit for step in steps) < 600
     assert [step.name for step in steps] == [step.name for step in gpu.steps(tmp_path, dry=True)]
-    assert set(OPERATORS) <= {step.name for step in steps}
+    assert {(op, f"tests of {op}") for op in OPERATORS} == {(step.name, step.needs) for step in steps if step.needs}
     assert not any("--tiny" in step.command for step in steps)
+
+
+def test_every_gpu_test_belongs_to_one_operator() -> None:
+    root = RESULTS.parent.parent
+    assert [str(path.relative_to(root)) for path in root.glob("tests/**/test_gpu*.py")] == [tests.ON_GPU]
+    body = ast.parse((root / tests.ON_GPU).read_text(encoding="utf-8")).body
+    names = [node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    owners = {name: [op for op in OPERATORS if tests.name(op) in name] for name in names}  # as `pytest -k` chooses
+    assert all(len(ops) == 1 and name.startswith(tests.name(ops[0])) for name, ops in owners.items()), owners
+    assert {op for ops in owners.values() for op in ops} == set(OPERATORS)
+
+
+def test_an_operator_whose_tests_are_not_green_is_not_timed(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor do files of an earlier run pass for this one's."""
+    ran: list[str] = []
+
+    def stand_in(step: gpu.Step, environment: dict[str, str]) -> tuple[str, str]:
+        ran.append(step.name)
+        assert (environment.get("CUBLAS_WORKSPACE_CONFIG") == ":4096:8") == (step.module == "pytest")
+        return ("ended after 40 s" if step.name == "tests of fusion" else "ok"), "said"
+
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu, "run", stand_in)
+    for name in ("fusion.csv", "tests-fusion.xml", "cost-a-device.png", "mine.txt"):
+        (tmp_path / name).touch()
+    assert gpu.main(["--out", str(tmp_path)]) == 1
+    assert {step.name for step in gpu.steps(tmp_path, dry=False)} - set(ran) == {"fusion"}
+    ended = {line["step"]: line["ended"] for line in table.read(tmp_path / "steps.csv")}
+    assert ended["fusion"] == "not run: the tests of fusion are not green" and ended["folded"] == "ok"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "mine.txt", "steps.csv"]
