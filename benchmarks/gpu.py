@@ -135,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
             left = TOTAL - (start - begin) - (0 if step.name in ("pictures", "goals") else LAST)
             if step.needs not in well:
                 ended, said = f"not run: the {step.needs} are not green", ""
-            elif options.dry_run:
+            elif options.dry_run and step.module != "pytest":
                 ended, said = run_here(step)
             elif left < GRACE:
                 ended, said = "not run: no time left", ""
