@@ -55,7 +55,9 @@ def may_be_triton(backend: str, tensor: Tensor) -> bool:
         return False
     if backend != "auto" or tensor.device.type != "cuda":
         return backend == "triton"
-    return os.environ.get("TOKSCALE_BACKEND") != "torch" and _device_obstacle(tensor.device) is None
+    if os.environ.get("TOKSCALE_BACKEND") == "torch":
+        return False
+    return not torch.cuda.is_available() or _device_obstacle(tensor.device) is None  # traced where no GPU is: it may
 
 
 def explain(op_name: str, *tensors: Tensor, method: str = "max_min") -> str:
