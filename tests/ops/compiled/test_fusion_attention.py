@@ -56,7 +56,7 @@ def test_no_spills_and_tensor_cores(sizes: tuple[int, ...], every_option: bool, 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("sizes", SIZES[1:], ids=str)
 def test_fp32_fits_every_card(sizes: tuple[int, ...], target: str) -> None:
-    """Products that stay fp32 run without tensor cores, and some kernels spill: slow, but never out of resources."""
+    """Products that stay fp32 run without tensor cores: small tiles, whose backward spills a little."""
     x = inputs(sizes, True, torch.float32)
 
     def call() -> None:
@@ -64,4 +64,5 @@ def test_fp32_fits_every_card(sizes: tuple[int, ...], target: str) -> None:
         triton_path.backward(x, out, lse, out, lse, vision, text)
 
     for usage in usages(call, target, processors=132):
-        assert usage.shared <= (64 if target == "gfx942" else 99) * 1024 and usage.spills < 400, usage
+        assert usage.shared <= (64 if target == "gfx942" else 99) * 1024, usage
+        assert usage.spills <= (250 if usage.kernel == "query_gradient" and sizes[-1] == 256 else 10), usage

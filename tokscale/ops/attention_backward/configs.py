@@ -9,7 +9,7 @@ from ..attention_importance.configs import Tile, fp32_tile
 def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `received_sum` and `query_gradient`."""
     if size > 2:
-        return fp32_tile(block_d)
+        return fp32_tile(platform)
     if block_d > 128:
         if platform == "hip":
             return Tile(min(rows, 32), 32, 4, 1)
@@ -25,7 +25,7 @@ def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
 def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `key_gradient`: two accumulators of the keys' height leave room for few rows."""
     if size > 2:
-        return fp32_tile(block_d)
+        return fp32_tile(platform)
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
     if block_d > 64:

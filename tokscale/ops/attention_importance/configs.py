@@ -14,15 +14,15 @@ class Tile(NamedTuple):
     stages: int
 
 
-def fp32_tile(block_d: int) -> Tile:
+def fp32_tile(platform: str) -> Tile:
     """For every attention kernel: products that stay fp32 use no tensor cores, and hold their tiles in registers."""
-    return Tile(16, 32 if block_d <= 128 else 16, 4 if block_d <= 64 else 8, 1)
+    return Tile(16, 16, 4 if platform == "hip" else 8, 1)
 
 
 def row_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `row_lse`; `rows` is 16, 32 or 64, `block_d` the head size padded to a power of two, `size` bytes each."""
     if size > 2:
-        return fp32_tile(block_d)
+        return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
     return Tile(rows, 64, 4, 2)
@@ -31,7 +31,7 @@ def row_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
 def column_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `column_sum`."""
     if size > 2:
-        return fp32_tile(block_d)
+        return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
     return Tile(rows, 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)

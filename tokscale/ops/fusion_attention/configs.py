@@ -8,7 +8,7 @@ from ..attention_importance.configs import Tile, fp32_tile
 def forward_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `forward`."""
     if size > 2:
-        return fp32_tile(block_d)
+        return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
     if platform == "hip" and block_d > 64:
@@ -19,5 +19,5 @@ def forward_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
 def bias_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `bias_gradient`."""
     if size > 2:
-        return fp32_tile(block_d)
+        return fp32_tile(platform)
     return Tile(min(rows, 32), 32 if block_d > 128 else 64, 4, 1)
