@@ -1,21 +1,25 @@
 """Everything there is to measure on a GPU, in one command of less than nine minutes.
 
     python -m benchmarks.gpu                          # writes to benchmarks/results/gpu/
-    python -m benchmarks.gpu --out folder
+    python -m benchmarks.gpu --out folder --skip tiles
     python -m benchmarks.gpu --dry-run --out folder   # no GPU: every command line at tiny shapes, by the interpreter
 
-Device facts and rates, the GPU tests of each operator, tiles, all operators, all methods, pictures, the table of goals.
-Each is a process of its own with its own time limit and writes its file at once: what is done stays, whatever comes
-after. An operator whose tests are not green is not timed. What an earlier run wrote under these names is deleted first.
-`log.txt` holds what the steps printed, `steps.csv` how each ended.
+Device facts and rates, the GPU tests of each operator and of patched models, tiles, all operators, all methods, whole
+models, pictures, the table of goals. Each is a process of its own with its own time limit and writes its file at once:
+what is done stays, whatever comes after. The tests run side by side, as they mostly compile; what is timed runs alone.
+What has tests that are not green is not timed. What an earlier run wrote under these names is deleted first. `log.txt`
+holds what the steps printed, `steps.csv` how each ended.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import importlib
+import importlib.util
 import io
+import itertools
 import os
 import pathlib
 import subprocess
@@ -30,10 +34,11 @@ from benchmarks.kernels.table import RESULTS, Table
 from benchmarks.plot import PICTURES
 
 ROOT = pathlib.Path(__file__).parent.parent
-TESTS = {"importance": 65, "fusion": 40, "folded": 30, "greedy": 20, "topk": 20}  # seconds, mostly of compilation
+TESTED = 110  # seconds for all tests, side by side: mostly compilation
 SHARES = {"importance": 55, "fusion": 65, "folded": 30, "greedy": 20, "topk": 12}  # seconds
 GRACE = 10  # seconds that a step may take beyond the limit that it knows: starting, and the case under way
 TOTAL, LAST = 525, 30  # seconds in all, whatever the steps ask for, and of those for pictures and goals
+MODELS = "models"  # the tests of patched models stand before methods and whole models
 
 
 class Step(NamedTuple):
@@ -54,12 +59,13 @@ class Step(NamedTuple):
 def steps(out: pathlib.Path, dry: bool) -> list[Step]:
     """Return all steps in order; a dry run has the same, on the CPU, at tiny shapes."""
     where = ("--device", "cpu" if dry else "cuda", *(("--tiny",) if dry else ()))
-    made = [Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 15, ("device.csv",))]
-    for op in OPERATORS:
-        xml = f"tests-{op}.xml"
-        tested = (tests.ON_GPU, "-q", "-m", "gpu", "-k", tests.name(op), "-p", "no:cacheprovider")
-        tested += (f"--junitxml={out / xml}", *(("--collect-only",) if dry else ()))
-        made.append(Step(f"tests of {op}", "pytest", tested, TESTS[op], (xml,)))
+    made = [Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 20, ("device.csv",))]
+    workers = ("-n", "3") if importlib.util.find_spec("xdist") and not dry else ()
+    for name in (*OPERATORS, MODELS):
+        xml = f"tests-{name}.xml"
+        tested = (tests.MODELS_ON_GPU if name == MODELS else tests.ON_GPU, "-q", "-m", "gpu", "-k", tests.name(name))
+        tested += ("-p", "no:cacheprovider", f"--junitxml={out / xml}", *(("--collect-only",) if dry else workers))
+        made.append(Step(f"tests of {name}", "pytest", tested, TESTED, (xml,)))
     tiles = ("--tune", *where, "--limit", "90", "--out", str(out / "tiles.csv"))
     made.append(Step("tiles", "benchmarks.run", tiles, 90 + GRACE, ("tiles.csv",)))
     for op in OPERATORS:
@@ -69,8 +75,11 @@ def steps(out: pathlib.Path, dry: bool) -> list[Step]:
         made.append(Step(op, "benchmarks.run", options, limit + GRACE, (file,), needs=f"tests of {op}"))
     methods: tuple[str, ...] = (*where, "--tokens", "576", "--repeats", "5", "--out", str(out / "compressors.csv"))
     methods += ("--only", "divprune", "--batch", "1") if dry else ("--dtype", "bfloat16")
+    whole: tuple[str, ...] = (*where, "--limit", "30", "--out", str(out / "prefill.csv"))
+    whole += ("--dtype", "float32", "--only", "llava-1.5-7b") if dry else ()
     made += [
-        Step("methods", "benchmarks.compressors", methods, 40, ("compressors.csv",)),
+        Step("methods", "benchmarks.compressors", methods, 40, ("compressors.csv",), needs=f"tests of {MODELS}"),
+        Step("prefill", "benchmarks.prefill", whole, 60, ("prefill.csv",), needs=f"tests of {MODELS}"),
         Step("pictures", "benchmarks.plot", (str(out),), 20, tuple(f"{name}-*.png" for name in PICTURES)),
         Step("goals", "benchmarks.goals", (str(out), "--out", str(out / "goals.csv")), 10, ("goals.csv",)),
     ]
@@ -105,13 +114,36 @@ def run_here(step: Step) -> tuple[str, str]:
     return ("ok" if not status else f"exit status {status}"), said.getvalue()
 
 
+def attempt(step: Step, well: set[str], end: float, dry: bool) -> tuple[str, str, float]:
+    """Return how a step ended, what it printed and its seconds; it is not begun without what it needs, or too late."""
+    start = time.monotonic()
+    left = end - start - (0 if step.name in ("pictures", "goals") else LAST)
+    if step.needs not in well:
+        return f"not run: the {step.needs} are not green", "", 0.0
+    if dry and step.module != "pytest":
+        ended, said = run_here(step)
+    elif left < GRACE:
+        return "not run: no time left", "", 0.0
+    else:
+        environment = tests.environment() if step.module == "pytest" else os.environ
+        path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        ended, said = run(step._replace(limit=min(step.limit, int(left))), {**environment, **path})
+    return ended, said, time.monotonic() - start
+
+
 def main(arguments: list[str] | None = None) -> int:
     begin = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "gpu")
     parser.add_argument("--dry-run", action="store_true", help="every command line at tiny shapes, without a GPU")
+    parser.add_argument("--skip", nargs="*", default=[], help="steps, such as tiles; what needs them is not run")
+    parser.add_argument("--seconds", type=float, default=TOTAL, help="in all; what is not begun by then is said")
     options = parser.parse_args(arguments)
     out = options.out.resolve()
+    unknown = [name for name in options.skip if name not in {step.name for step in steps(out, options.dry_run)}]
+    if unknown:
+        known = ", ".join(step.name for step in steps(out, options.dry_run))
+        parser.error(f"--skip {' '.join(unknown)}: no such step; there are {known}")
     if options.dry_run and out.is_relative_to(RESULTS.resolve()):
         parser.error(f"--dry-run measures nothing: choose an --out outside {RESULTS.name}/")
     if options.dry_run:
@@ -124,36 +156,31 @@ def main(arguments: list[str] | None = None) -> int:
         if not torch.cuda.is_available():
             parser.error("PyTorch sees no GPU here. --dry-run --out folder proves the commands without one.")
     out.mkdir(parents=True, exist_ok=True)
-    path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    todo, well = steps(out, options.dry_run), {""}
+    todo = [step for step in steps(out, options.dry_run) if step.name not in options.skip]
     for earlier in {file for step in todo for pattern in step.writes for file in out.glob(pattern)}:
         earlier.unlink()
+    well, end = {""}, begin + options.seconds
     ended_as = Table(out / "steps.csv", ["step", "ended", "seconds", "command"], {})
-    with (out / "log.txt").open("w", encoding="utf-8") as log, ended_as as table:
-        for step in todo:
-            start = time.monotonic()
-            left = TOTAL - (start - begin) - (0 if step.name in ("pictures", "goals") else LAST)
-            if step.needs not in well:
-                ended, said = f"not run: the {step.needs} are not green", ""
-            elif options.dry_run and step.module != "pytest":
-                ended, said = run_here(step)
-            elif left < GRACE:
-                ended, said = "not run: no time left", ""
-            else:
-                environment = tests.environment() if step.module == "pytest" else os.environ
-                ended, said = run(step._replace(limit=min(step.limit, int(left))), {**environment, **path})
-            command = " ".join(step.command[1:])
-            row = {"step": step.name, "ended": ended, "seconds": time.monotonic() - start, "command": command}
-            table.add(row)
-            log.write(f"## {command}\n{said}\n")
-            log.flush()
-            print(f"{step.name:<12}{row['seconds']:>7.1f} s  {ended}", flush=True)
-            if ended == "ok":
-                well.add(step.name)
-                if step.name == "goals" or step.module == "pytest":
-                    print(said.strip() if step.name == "goals" else said.strip().splitlines()[-1], flush=True)
-            else:
-                print("\n".join(f"    {line}" for line in said.strip().splitlines()[-6:]), flush=True)
+    with (
+        (out / "log.txt").open("w", encoding="utf-8") as log,
+        ended_as as table,
+        concurrent.futures.ThreadPoolExecutor(len(todo)) as pool,
+    ):
+        for testing, group in itertools.groupby(todo, lambda step: step.module == "pytest"):
+            tried = lambda step: attempt(step, well, end, options.dry_run)  # noqa: E731
+            together = list(group)
+            for step, (ended, said, took) in zip(together, (pool.map if testing else map)(tried, together)):
+                command = " ".join(step.command[1:])
+                table.add({"step": step.name, "ended": ended, "seconds": took, "command": command})
+                log.write(f"## {command}\n{said}\n")
+                log.flush()
+                print(f"{step.name:<20}{took:>7.1f} s  {ended}", flush=True)
+                if ended == "ok":
+                    well.add(step.name)
+                    if step.name == "goals" or testing:
+                        print(said.strip() if step.name == "goals" else said.strip().splitlines()[-1], flush=True)
+                else:
+                    print("\n".join(f"    {line}" for line in said.strip().splitlines()[-6:]), flush=True)
     return int(len(well) <= len(todo))
 
 

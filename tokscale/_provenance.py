@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib.metadata
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ def versions() -> dict[str, str | None]:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the commit of the checkout that tokscale runs from, `+` added if it has changes; None where installed."""
+    """Return the commit of the checkout that tokscale runs from, `+` added if it has changes.
+
+    Where there is no checkout: what the environment variable `TOKSCALE_COMMIT` says of a copy, or None.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return None
+        return os.environ.get("TOKSCALE_COMMIT") or None
     try:
         run = functools.partial(subprocess.run, cwd=root, capture_output=True, text=True, timeout=10, check=True)
         head = run(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()

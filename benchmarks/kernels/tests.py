@@ -18,11 +18,11 @@ FILES = {
     "greedy": "greedy_select",
     "topk": "topk_gather",
 }
-ON_GPU = "tests/ops/test_gpu.py"
+ON_GPU, MODELS_ON_GPU = "tests/ops/test_gpu.py", "tests/hf/test_gpu.py"
 
 
 def name(op: str) -> str:
-    """Return how the names of an operator's tests in that file begin."""
+    """Return how the names of the tests of an operator, or of models, begin in their file."""
     return f"test_{op}"
 
 

@@ -23,7 +23,7 @@ def test_every_step_runs_by_the_interpreter(tmp_path: pathlib.Path) -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     steps = read(tmp_path / "steps.csv")
-    assert len(steps) == 5 + 2 * len(OPERATORS) and {step["ended"] for step in steps} == {"ok"}
+    assert len(steps) == 7 + 2 * len(OPERATORS) and {step["ended"] for step in steps} == {"ok"}
     for name, op in OPERATORS.items():
         rows = read(tmp_path / f"{name}.csv")
         assert tuple(rows[0]) == FIELDS
@@ -37,7 +37,10 @@ def test_every_step_runs_by_the_interpreter(tmp_path: pathlib.Path) -> None:
                 assert number(row, "error") is not None and number(row, "ms_p50"), row
     tiles = read(tmp_path / "tiles.csv")
     assert len(tiles) == 6 and all(row["error"] == "" and row["tests"].startswith("dry run") for row in tiles)
-    assert read(tmp_path / "compressors.csv")[0]["device"].startswith("dry run")
+    for name in ("compressors", "prefill"):
+        assert {row["device"].partition(",")[0].partition(":")[0] for row in read(tmp_path / f"{name}.csv")} == {
+            "dry run"
+        }
     assert {row["verdict"] for row in read(tmp_path / "goals.csv")} == {"not run"}
     assert len(list(tmp_path.glob("*.png"))) == 3
 
@@ -47,6 +50,7 @@ def test_every_step_runs_by_the_interpreter(tmp_path: pathlib.Path) -> None:
     [
         (["--dry-run"], None, "choose an --out outside results/"),
         ([], "1", "TRITON_INTERPRET is set: kernels would be interpreted"),
+        (["--skip", "tile"], None, "--skip tile: no such step; there are device, tests of importance"),
     ],
 )
 def test_what_it_refuses(
