@@ -178,9 +178,15 @@ def test_the_steps_fit_into_nine_minutes(tmp_path: pathlib.Path) -> None:
 
 def test_every_gpu_test_belongs_to_one_operator() -> None:
     root = RESULTS.parent.parent
-    assert [str(path.relative_to(root)) for path in root.glob("tests/**/test_gpu*.py")] == [tests.ON_GPU]
-    body = ast.parse((root / tests.ON_GPU).read_text(encoding="utf-8")).body
-    names = [node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+    files = {str(path.relative_to(root)) for path in root.glob("tests/**/test_gpu*.py")}
+    assert files == {tests.ON_GPU, tests.MODELS_ON_GPU}
+
+    def names_in(file: str) -> list[str]:
+        body = ast.parse((root / file).read_text(encoding="utf-8")).body
+        return [node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test")]
+
+    assert all(name.startswith(tests.name(gpu.MODELS)) for name in names_in(tests.MODELS_ON_GPU))
+    names = names_in(tests.ON_GPU)
     owners = {name: [op for op in OPERATORS if tests.name(op) in name] for name in names}  # as `pytest -k` chooses
     assert all(len(ops) == 1 and name.startswith(tests.name(ops[0])) for name, ops in owners.items()), owners
     assert {op for ops in owners.values() for op in ops} == set(OPERATORS)
