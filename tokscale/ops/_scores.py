@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ._launch import Known
 from ._triton import INTERPRETED, alignment, block_d, constants
 
 
@@ -107,31 +108,18 @@ class Scores(NamedTuple):
         _, h, g, m, _, _ = self.sizes
         return self._replace(pack=h // g if h // g * m <= room else 1)
 
-    def call(self) -> Call:
-        """The first argument of every attention kernel."""
+    def call(self) -> Call | Known:
+        """The first argument of every attention kernel; what is not given is None, with strides of 0."""
         _, h, g, m, n, d = self.sizes
+        q, k, segments = self.q, self.k, self.ends_q is not None
         optional = (self.key_mask, self.attn_mask, self.positions, self.bias, self.head_bias, self.votes)
-        flags = (self.key_mask, self.attn_mask, self.positions, self.bias, self.head_bias, self.votes, self.ends_q)
-        seen, mask, index, bias, head_bias, votes, segments = (t is not None for t in flags)
-        fixed = (
-            d,
-            block_d(d),
-            alignment(self.q, self.k),
-            seen,
-            mask,
-            index,
-            self.offset is not None,
-            bias,
-            head_bias,
-            votes,
-            segments,
-        )
-        values: list[Any] = [
-            self.q,
-            self.k,
-            *(self.q if t is None else t for t in (*optional, self.ends_q, self.ends_k)),
-            *_strides(self.q, 3, segments),
-            *_strides(self.k, 3, segments),
+        seen, mask, index, bias, head_bias, votes = (tensor is not None for tensor in optional)
+        q_strides, k_strides = q.stride(), k.stride()
+        numbers = (
+            0 if segments else q_strides[0],  # segments follow one another along the third axis
+            *q_strides[1:3],
+            0 if segments else k_strides[0],
+            *k_strides[1:3],
             *_strides(self.key_mask, 2),
             *_strides(self.attn_mask, 4),
             *_strides(self.positions, 2),
@@ -144,11 +132,24 @@ class Scores(NamedTuple):
             self.pack,
             self.offset or 0,
             self.scale,
-            *constants(*fixed, INTERPRETED),
-        ]
-        return Call(*values)
+        )
+        fixed = (
+            d,
+            block_d(d),
+            alignment(q_strides, k_strides),
+            seen,
+            mask,
+            index,
+            self.offset is not None,
+            bias,
+            head_bias,
+            votes,
+            segments,
+            INTERPRETED,
+        )
+        call = Call(q, k, *optional, self.ends_q, self.ends_k, *numbers, *constants(*fixed))
+        return call if INTERPRETED else Known(call, 10, (*numbers, *fixed))
 
 
-def _strides(tensor: Tensor | None, axes: int, segments: bool = False) -> list[int]:
-    strides = [0] * axes if tensor is None else list(tensor.stride()[:axes])
-    return [0, *strides[1:]] if segments else strides  # segments follow one another along the third axis
+def _strides(tensor: Tensor | None, axes: int) -> tuple[int, ...]:
+    return (0,) * axes if tensor is None else tensor.stride()[:axes]

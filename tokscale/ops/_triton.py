@@ -7,7 +7,7 @@ kernels are compiled or interpreted is settled once, by `TRITON_INTERPRET` at th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy
@@ -15,6 +15,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ._launch import remembering
 
 VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 INTERPRETED = not isinstance(tl.zeros, triton.runtime.JITFunction)  # a helper of triton's own, decorated at its import
@@ -32,15 +34,12 @@ def interpreter_obstacle() -> str | None:
 
 
 def jit(function: Callable[..., Any]) -> Any:
-    """`triton.jit`, in the mode triton was imported in, whatever the environment says by now.
-
-    Launches ask for fused multiply-add, which was the rule up to triton 3.8; 3.9 warns that it will not be in 3.10.
-    """
+    """`triton.jit`, in the mode triton was imported in, whatever the environment says by now."""
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = INTERPRETED
         kernel = triton.jit(function)
     if not INTERPRETED:
-        kernel.run = lambda *args, **kwargs: type(kernel).run(kernel, *args, enable_fp_fusion=True, **kwargs)
+        kernel.run = remembering(kernel)
     return kernel
 
 
@@ -50,7 +49,7 @@ def on_device(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def run(first: Any, *args: Any, **kwargs: Any) -> Any:
         tensor = first if isinstance(first, Tensor) else first[0]
-        if not tensor.is_cuda:
+        if not tensor.is_cuda or tensor.get_device() == torch.cuda.current_device():
             return function(first, *args, **kwargs)
         with torch.cuda.device(tensor.device):
             return function(first, *args, **kwargs)
@@ -58,9 +57,10 @@ def on_device(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def constants(*values: Any) -> list[Any]:
+@functools.lru_cache(typed=True)
+def constants(*values: Any) -> tuple[Any, ...]:
     """The values as constants of the compilation."""
-    return [tl.constexpr(value) for value in values]
+    return tuple(tl.constexpr(value) for value in values)
 
 
 def cdiv(length: int, block: int) -> int:
@@ -70,7 +70,7 @@ def cdiv(length: int, block: int) -> int:
 
 def block_d(head_dim: int) -> int:
     """The power of two that holds `head_dim`, at least what a tensor core multiplies."""
-    return max(16, triton.next_power_of_2(head_dim))
+    return max(16, 1 << (head_dim - 1).bit_length())
 
 
 def unit_stride(tensor: Tensor) -> Tensor:
@@ -78,10 +78,14 @@ def unit_stride(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
 
 
-def alignment(*tensors: Tensor | None) -> int:
+def alignment(*strides: Sequence[int] | None) -> int:
     """8 where all strides but the innermost are multiples of it (head_dim 72, 80 too), which the launcher does not
     tell the compiler: it looks for 16. Else 1."""
-    return 1 if any(stride % 8 for t in tensors if t is not None for stride in t.stride()[:-1]) else 8
+    bits = 0
+    for of_a_tensor in strides:
+        for stride in of_a_tensor[:-1] if of_a_tensor is not None else ():
+            bits |= stride
+    return 1 if bits & 7 else 8
 
 
 @functools.cache

@@ -94,7 +94,7 @@ def _type(value: Any, place: tuple[int, ...], constant: bool, constexprs: dict, 
     """As the launcher specialises: pointers and multiples of 16 are known to be such, a 1 is a constant."""
     if isinstance(value, tuple):
         return type(value)(*(_type(v, (*place, i), False, constexprs, attributes) for i, v in enumerate(value)))
-    if constant or isinstance(value, tl.constexpr) or (isinstance(value, int) and value == 1):
+    if value is None or constant or isinstance(value, tl.constexpr) or (isinstance(value, int) and value == 1):
         constexprs[place] = value.value if isinstance(value, tl.constexpr) else value
         return "constexpr"
     if isinstance(value, Tensor):

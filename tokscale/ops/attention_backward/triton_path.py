@@ -52,17 +52,18 @@ class Cotangents(NamedTuple):
 
     def call(self, a: Scores, sum_rows: bool = False) -> Call:
         """The second argument of the backward kernels."""
-        lse, received, none = self.lse, self.received, self.lse
+        lse, received = self.lse, self.received
         batched = lse.dim() == 3
-        flags = (_triton.alignment(self.v, self.d_out), self.d_out is not None, received is not None, sum_rows)
+        v, d_out = (None if tensor is None else tensor.stride() for tensor in (self.v, self.d_out))
+        flags = (_triton.alignment(v, d_out), d_out is not None, received is not None, sum_rows)
         values: list[Any] = [
-            a.q if self.v is None else self.v,
-            a.q if self.d_out is None else self.d_out,
-            none if received is None else received,
+            self.v,
+            self.d_out,
+            lse if received is None else received,
             lse,
-            none if self.delta is None else self.delta,
-            *((0, 0, 0) if self.v is None else self.v.stride()[:3]),
-            *((0, 0, 0) if self.d_out is None else self.d_out.stride()[:3]),
+            self.delta,
+            *((0, 0, 0) if v is None else v[:3]),
+            *((0, 0, 0) if d_out is None else d_out[:3]),
             received.stride(0) if received is not None and batched else 0,
             received.stride(-2) if received is not None and received.shape[-2] > 1 else 0,
             lse.stride(0) if batched else 0,

@@ -73,22 +73,25 @@ def check_biases(op: str, q: Tensor, n: int, vision_bias: Tensor | None, text_bi
                 raise DtypeError(f"{op}: {name} is {bias.dtype} and q is {q.dtype}; a bias is no wider than the scores")
 
 
-def joint_mask(
+def seen_keys(
     op: str,
-    like: Tensor,
     sizes: tuple[int, int],
     vision_mask: Tensor | None,
     vision_lengths: Tensor | None,
     text_mask: Tensor | None,
     text_lengths: Tensor | None,
-) -> Tensor | None:
-    """Check the lengths and join the four into one mask (b, n + t), None where all is visible."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Check the lengths; the mask of each segment, (b, n) and (b, t), None where all is visible."""
     n, t = sizes
     _checks.lengths_in_range(op, "vision_lengths", vision_lengths, n)
     _checks.lengths_in_range(op, "text_lengths", text_lengths, t)
     vision = _numerics.visible_keys(n, vision_mask, vision_lengths)
-    text = _numerics.visible_keys(t, text_mask, text_lengths)
-    return _numerics.if_it_hides(_numerics.join_masks(vision, text, (like.shape[0], n, t)))
+    return vision, _numerics.visible_keys(t, text_mask, text_lengths)
+
+
+def joint_mask(like: Tensor, sizes: tuple[int, int], vision: Tensor | None, text: Tensor | None) -> Tensor | None:
+    """The masks of both segments as one, (b, n + t), None where all is visible."""
+    return _numerics.if_it_hides(_numerics.join_masks(vision, text, (like.shape[0], *sizes)))
 
 
 def fake_outputs(

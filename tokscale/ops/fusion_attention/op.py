@@ -8,7 +8,16 @@ from torch import Tensor
 
 from .. import _backend, _checks, _numerics, _register
 from . import torch_path
-from .arguments import FusionOutput, check_biases, check_text, check_text_mask, fake_outputs, joint_mask, pack
+from .arguments import (
+    FusionOutput,
+    check_biases,
+    check_text,
+    check_text_mask,
+    fake_outputs,
+    joint_mask,
+    pack,
+    seen_keys,
+)
 
 NAME = "fusion_attention"
 
@@ -136,6 +145,7 @@ def _fusion_attention(
         vision_bias,
         text_bias,
         scale,
+        triton,
     )
     if triton:
         from . import triton_path
@@ -180,9 +190,13 @@ def _inputs(
     vision_bias: Tensor | None,
     text_bias: Tensor | None,
     scale: float,
+    triton: bool,
 ) -> torch_path.Inputs:
     n, t = k_vision.shape[2], 0 if k_text is None else k_text.shape[2]
-    mask = joint_mask(NAME, q, (n, t), vision_mask, vision_lengths, text_mask, text_lengths)
+    seen = seen_keys(NAME, (n, t), vision_mask, vision_lengths, text_mask, text_lengths)
+    if triton:  # it reads the two as they are
+        return torch_path.Inputs(q, k_vision, v_vision, k_text, v_text, None, vision_bias, text_bias, scale, True, seen)
+    mask = joint_mask(q, (n, t), *seen)
     dead = _numerics.may_be_dead(mask, vision_bias, text_bias)
     return torch_path.Inputs(q, k_vision, v_vision, k_text, v_text, mask, vision_bias, text_bias, scale, dead)
 
@@ -209,6 +223,7 @@ def _fusion_attention_backward(
     scale: float,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    triton = _backend.resolve(NAME, backend, q, k_vision) == "triton"
     inputs = _inputs(
         q,
         k_vision,
@@ -222,8 +237,9 @@ def _fusion_attention_backward(
         vision_bias,
         text_bias,
         scale,
+        triton,
     )
-    if _backend.resolve(NAME, backend, q, k_vision) == "triton":
+    if triton:
         from . import triton_path
 
         return triton_path.backward(inputs, out, lse, d_out, d_lse, d_importance, d_text_importance)

@@ -18,7 +18,10 @@ from .. import _numerics
 
 
 class Inputs(NamedTuple):
-    """The arguments of the operator; `mask` is the joint visibility (b, n + t), None where all is visible."""
+    """The arguments of the operator; `mask` is the joint visibility (b, n + t), None where all is visible.
+
+    Triton reads `seen`, the visibility of each segment, instead.
+    """
 
     q: Tensor
     k_vision: Tensor
@@ -30,6 +33,7 @@ class Inputs(NamedTuple):
     text_bias: Tensor | None
     scale: float
     dead: bool  # whether some row may see no key
+    seen: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
     def n(self) -> int:

@@ -32,13 +32,12 @@ def segments(x: torch_path.Inputs) -> tuple[Scores, Tensor, Scores | None, Tenso
     bias = x.vision_bias
     if bias is not None:
         bias = _triton.unit_stride(bias).expand(q.shape[1], -1, -1)
-    seen = None if x.mask is None else x.mask[:, : x.n]
+    seen, text_seen = x.seen
     vision = Scores(q, k, x.scale, seen, bias=bias)
     if x.k_text is None or x.v_text is None or x.t == 0:
         return vision, v, None, None
-    seen = None if x.mask is None else x.mask[:, x.n :]
     head_bias = None if x.text_bias is None else x.text_bias.contiguous()
-    text = Scores(q, _triton.unit_stride(x.k_text), x.scale, seen, head_bias=head_bias)
+    text = Scores(q, _triton.unit_stride(x.k_text), x.scale, text_seen, head_bias=head_bias)
     return vision, v, text, _triton.unit_stride(x.v_text)
 
 
@@ -47,13 +46,13 @@ def forward(x: torch_path.Inputs, with_lse: bool, with_importance: bool) -> tupl
     """(out, lse, importance, text_importance); what is not asked for is empty."""
     vision, v, text, v_text = segments(x)
     out, lse = attention(vision, v, text, v_text)
-    empty = lse.new_empty(0)
+    given = lse if with_lse else lse.new_empty(0)
     if not with_importance:
-        return out, lse if with_lse else empty, empty.clone(), empty.clone()
+        return out, given, lse.new_empty(0), lse.new_empty(0)
     importance = attention_importance.column_sums(vision, lse, False).sum(1)
     t = x.q.shape[0], x.t
     text_importance = lse.new_zeros(t) if text is None else attention_importance.column_sums(text, lse, False).sum(1)
-    return out, lse if with_lse else empty, importance, text_importance
+    return out, given, importance, text_importance
 
 
 def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -70,12 +69,12 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
         return out, lse
     parts = out if splits == 1 else out.new_empty((splits, *out.shape), dtype=torch.float32)
     part_lse = lse if splits == 1 else lse.new_empty((splits, *lse.shape))
-    text_call = a.call() if text is None else text._replace(pack=a.pack).call()
+    call, values = a.call(), _values(v)
     kernel.forward[(blocks, splits, a.row_programs)](
-        a.call(),
-        _values(v),
-        text_call,
-        _values(v if v_text is None else v_text),
+        call,
+        values,
+        call if text is None else text._replace(pack=a.pack).call(),
+        values if v_text is None else _values(v_text),
         parts,
         part_lse,
         out.numel(),
@@ -106,8 +105,8 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
 
 
 def _values(v: Tensor) -> Values:
-    values: list[Any] = [v, *v.stride()[:3], *_triton.constants(_triton.alignment(v))]
-    return Values(*values)
+    strides = v.stride()
+    return Values(v, *strides[:3], *_triton.constants(_triton.alignment(strides)))
 
 
 @_triton.on_device

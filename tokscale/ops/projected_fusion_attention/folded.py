@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .. import _backend, _numerics, _register
-from ..fusion_attention.arguments import fake_outputs, joint_mask
+from ..fusion_attention.arguments import fake_outputs, joint_mask, seen_keys
 from . import arguments, torch_path
 from .arguments import NAME
 
@@ -118,7 +118,8 @@ def _inputs(
     scale: float,
 ) -> torch_path.Inputs:
     sizes = (x.shape[1], 0 if k_text is None else k_text.shape[2])
-    mask = joint_mask(NAME, q, sizes, vision_mask, vision_lengths, text_mask, text_lengths)
+    seen = seen_keys(NAME, sizes, vision_mask, vision_lengths, text_mask, text_lengths)
+    mask = joint_mask(q, sizes, *seen)
     dead = _numerics.may_be_dead(mask, vision_bias, text_bias)
     return torch_path.Inputs(q, x, w_k, w_v, k_text, v_text, b_k, b_v, mask, vision_bias, text_bias, scale, dead)
 

@@ -115,7 +115,10 @@ def _softmax(a: Inputs, q: Tensor, scores: Tensor, with_sums: bool) -> tuple[Ten
     received = scores.new_empty((*grid, scores.shape[2]) if with_sums else (0,), dtype=torch.float32)
     values: list[Any] = [
         scores,
-        *(scores if tensor is None else tensor for tensor in (row_bias, _contiguous(a.text_bias), bias, a.mask)),
+        row_bias,
+        _contiguous(a.text_bias),
+        bias,
+        a.mask,
         *((0, 0, 0) if bias is None else bias.stride()),
         *((0, 0) if a.mask is None else a.mask.stride()),
         h * m,
@@ -214,7 +217,7 @@ def _softmax_backward(
     values: list[Any] = [
         p,
         d_p,
-        *(d_p if tensor is None else tensor for tensor in given),
+        *given,
         h * m,
         n,
         t,
