@@ -95,7 +95,8 @@ class Gpu:
         once = self._milliseconds(call, 3)
         self._milliseconds(call, _calls(once, WARM_MS, 1))
         found = percentiles(self._milliseconds(call, _calls(once, SAMPLE_MS, FEWEST)))
-        return found._replace(graph=self._replayed(call) if graph else None)
+        replayed = self.replayed(call) if graph else None
+        return found._replace(graph=None if replayed is None else replayed.p50)
 
     def _milliseconds(self, call: Call, times: int) -> list[float]:
         marks = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(times)]
@@ -107,8 +108,11 @@ class Gpu:
         torch.cuda.synchronize(self.device)
         return [start.elapsed_time(end) for start, end in marks]
 
-    def _replayed(self, call: Call) -> float | None:
-        """None where a call cannot be captured: it waits for the device, or allocates outside the graph."""
+    def replayed(self, call: Call, sample: float = SAMPLE_MS) -> Times | None:
+        """Return the times of a CUDA graph of one call: what the GPU takes, whatever the CPU does.
+
+        None where a call cannot be captured: it waits for the device, or allocates outside the graph.
+        """
         own, side = torch.cuda.current_stream(self.device), torch.cuda.Stream(self.device)
         side.wait_stream(own)
         try:
@@ -119,7 +123,7 @@ class Gpu:
             with torch.cuda.graph(graph):
                 call()
             once = self._milliseconds(graph.replay, 3)
-            return float(np.median(self._milliseconds(graph.replay, _calls(once, SAMPLE_MS, FEWEST))))
+            return percentiles(self._milliseconds(graph.replay, _calls(once, sample, FEWEST)))
         except RuntimeError:  # what CUDA says of a capture that it gave up
             torch.cuda.set_stream(own)  # a capture that fails leaves its own stream behind
             torch.cuda.synchronize(self.device)

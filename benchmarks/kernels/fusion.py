@@ -134,10 +134,12 @@ def best_case(backend: SDPBackend) -> Callable[[Inputs, Case], Prepared]:
     return build
 
 
-def ours(backend: str, importance: bool = False) -> Callable[[Inputs, Case], Built]:
+def ours(backend: str, importance: bool = False, masks: bool = True) -> Callable[[Inputs, Case], Built]:
     def build(inputs: Inputs, case: Case) -> Built:
+        given = inputs if masks else {name: inputs[name] for name in ("q", *KEYS)}
+
         def call() -> Sequence[Tensor]:
-            found = ops.fusion_attention(**inputs, return_importance=importance, backend=backend)
+            found = ops.fusion_attention(**given, return_importance=importance, backend=backend)
             return (found.out,) if found.importance is None else (found.out, found.importance)
 
         return call
@@ -171,6 +173,7 @@ OPERATOR = Operator(
     eager,
     (
         Provider("triton", OUT, ours("triton"), gpu_only=True, ours=True),
+        Provider("triton, no mask", OUT, ours("triton", masks=False), gpu_only=True, ours=True),
         Provider("triton + importance", BOTH, ours("triton", importance=True), gpu_only=True, ours=True),
         Provider("torch", OUT, ours("torch"), ours=True),
         Provider("torch + importance", BOTH, ours("torch", importance=True), ours=True, modes=FORWARD),

@@ -1,6 +1,7 @@
 """Tiles tried one against the other on a GPU, and what they propose for the tables in `configs.py`.
 
-The tables stay what they are: a candidate is put in place of the table's answer for the time of a call.
+The tables stay what they are: a candidate is put in place of the table's answer for the time of a call. Times are those
+of a CUDA graph's replays: at these sizes a single call takes the CPU longer than the GPU.
 """
 
 from __future__ import annotations
@@ -59,16 +60,27 @@ TOWER = (
     Shape(8, 16, 2880, 2880, 64),
     Shape(8, 16, 577, 577, 64),
     Shape(8, 16, 729, 729, 72),
-    Shape(8, 8, 577, 577, 128),
+    Shape(1, 16, 2880, 2880, 80),
 )
-BOTH = (FUSER[0], TOWER[1], FUSER[2], TOWER[3])
+BOTH = (*FUSER[:3], TOWER[1], TOWER[3])
 TINY = (Shape(1, 2, 17, 33, 16),)
-WIDE = ((0, 64, 4, 2), (0, 64, 4, 3), (0, 64, 8, 2), (0, 128, 4, 2), (0, 128, 8, 2), (0, 128, 8, 3), (0, 32, 4, 3))
-TALL = ((16, 64, 8, 1), (16, 64, 4, 1), (32, 64, 4, 1), (32, 64, 8, 1), (32, 64, 4, 2), (64, 64, 8, 1), (32, 128, 8, 1))
+WIDE = (
+    *((0, 64, 4, 2), (0, 64, 4, 3), (0, 64, 8, 2), (0, 128, 4, 2), (0, 128, 4, 3), (0, 128, 8, 2), (0, 128, 8, 3)),
+    *((0, 32, 4, 3), (64, 64, 4, 3), (64, 128, 4, 2), (64, 128, 8, 2)),
+)  # fmt: skip
+TALL = (
+    *((16, 64, 4, 1), (32, 64, 4, 1), (32, 64, 8, 1), (32, 64, 4, 2), (64, 64, 8, 1), (64, 64, 4, 1), (32, 128, 8, 1)),
+    *((64, 128, 8, 1),),
+)  # fmt: skip
+SAMPLE_MS = 40.0
 
 
 def forward(x: dict[str, Tensor]) -> Sequence[Tensor]:
     return (ops.fusion_attention(x["q"], x["k"], x["v"], backend="triton").out,)
+
+
+def row_lse(x: dict[str, Tensor]) -> Sequence[Tensor]:
+    return (_importance().log_sum_exp(_scores(x)),)
 
 
 def column_sum(x: dict[str, Tensor]) -> Sequence[Tensor]:
@@ -77,18 +89,41 @@ def column_sum(x: dict[str, Tensor]) -> Sequence[Tensor]:
 
 def key_gradient(x: dict[str, Tensor]) -> Sequence[Tensor]:
     """dK and dV of an output, by the launch itself: a backward would time its neighbours too."""
+    return _backward().key_gradient(_scores(x), _cotangents(x))
+
+
+def query_gradient(x: dict[str, Tensor]) -> Sequence[Tensor]:
+    return _backward().query_gradient(_scores(x), _cotangents(x))[:1]
+
+
+def _scores(x: dict[str, Tensor]) -> Any:
     from tokscale.ops._scores import Scores
+
+    return Scores(x["q"], x["k"], x["q"].shape[-1] ** -0.5)
+
+
+def _cotangents(x: dict[str, Tensor]) -> Any:
+    return _backward().Cotangents(x["lse"], None, x["v"], x["q"], torch.zeros_like(x["lse"]))
+
+
+def _importance() -> Any:
+    from tokscale.ops.attention_importance import triton_path
+
+    return triton_path
+
+
+def _backward() -> Any:
     from tokscale.ops.attention_backward import triton_path
 
-    scores = Scores(x["q"], x["k"], x["q"].shape[-1] ** -0.5)
-    cotangents = triton_path.Cotangents(x["lse"], None, x["v"], x["q"], torch.zeros_like(x["lse"]))
-    return triton_path.key_gradient(scores, cotangents)
+    return triton_path
 
 
 KERNELS = (
-    Kernel("fusion forward", "fusion_attention", "forward_tile", forward, FUSER, WIDE),
+    Kernel("fusion forward", "fusion_attention", "forward_tile", forward, (*FUSER, TOWER[3]), WIDE),
+    Kernel("row sum", "attention_importance", "row_tile", row_lse, TOWER, WIDE),
     Kernel("column sum", "attention_importance", "column_tile", column_sum, TOWER, WIDE),
     Kernel("key gradient", "attention_backward", "key_tile", key_gradient, BOTH, TALL),
+    Kernel("query gradient", "attention_backward", "query_tile", query_gradient, BOTH, WIDE),
 )
 
 
@@ -169,7 +204,10 @@ def measure(
                 if not off <= 2 * EPS[q.dtype]:
                     return {"error": f"wrong: off by {off:.1e} from the tile of the table"}, None
             if q.device.type == "cuda":
-                times = timing.Gpu(q.device).times(lambda: kernel.call(x), graph=False)
+                replayed = timing.Gpu(q.device).replayed(lambda: kernel.call(x), SAMPLE_MS)
+                if replayed is None:
+                    return {"error": "failed: no CUDA graph of it"}, None
+                times = replayed
             else:
                 times = timing.in_turn({"": lambda: kernel.call(x)}, 0.0, 1)[""]
     except Exception as error:

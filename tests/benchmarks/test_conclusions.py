@@ -46,7 +46,8 @@ SIZES = {"b": 8, "n": 2880, "m": 64, "t": 64, "h": 16, "g": 16, "d": 64}
 
 def test_a_goal_is_measured_against_the_best_rival(tmp_path: pathlib.Path) -> None:
     rows = [
-        row("fusion", "triton", 1.0, roof_percent=75, **SIZES),
+        row("fusion", "triton", 1.0, roof_percent=60, **SIZES),
+        row("fusion", "triton, no mask", 0.5, roof_percent=75, **SIZES),
         row("fusion", "sdpa, cat and mask", 9.0, **SIZES),
         row("fusion", "sdpa, cat and mask, compiled", 1.7, **SIZES),
         row("fusion", "sdpa best case, flash", 0.95, **SIZES),
@@ -55,7 +56,7 @@ def test_a_goal_is_measured_against_the_best_rival(tmp_path: pathlib.Path) -> No
     folder = written(tmp_path, rows)
     assert verdicts(folder, "GPU, fusion: bytes, share of the copy rate") == [("0.75", "met")]
     assert verdicts(folder, "GPU, fusion: x SDPA with cat and mask") == [("1.7", "missed")]
-    assert verdicts(folder, "GPU, fusion: x SDPA best case") == [("0.95", "met")]
+    assert verdicts(folder, "GPU, fusion: x SDPA best case") == [("1.9", "met")]
     assert verdicts(folder, "GPU, fusion: fwd + bwd, x SDPA with cat") == [("", "not run")]
     assert verdicts(folder, "GPU, greedy: x published loop") == [("", "not run")] * 2
 
@@ -170,7 +171,8 @@ def test_a_tile_is_proposed_by_the_mean_over_its_shapes() -> None:
 def test_the_steps_fit_into_nine_minutes(tmp_path: pathlib.Path) -> None:
     steps = gpu.steps(tmp_path, dry=False)
     last = sum(step.limit for step in steps if step.name in ("pictures", "goals"))
-    assert last <= gpu.LAST < gpu.TOTAL < 540 and sum(step.limit for step in steps) < 600
+    alone = sum(step.limit for step in steps if step.module != "pytest")  # the tests run side by side
+    assert last <= gpu.LAST < gpu.TOTAL < 540 and alone + gpu.TESTED < 600
     assert [step.name for step in steps] == [step.name for step in gpu.steps(tmp_path, dry=True)]
     assert {(op, f"tests of {op}") for op in OPERATORS} == {(step.name, step.needs) for step in steps if step.needs}
     assert not any("--tiny" in step.command for step in steps)

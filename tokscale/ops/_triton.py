@@ -103,8 +103,8 @@ def platform(device: torch.device) -> str:
 
 
 def row_block(rows: int) -> int:
-    """Rows in a tile: 16, 32 or 64."""
-    return 16 if rows <= 16 else 32 if rows <= 32 else 64
+    """By how many rows a table is asked for a tile: 16, 32, 64, or 128 for more."""
+    return 16 if rows <= 16 else 32 if rows <= 32 else 64 if rows <= 64 else 128
 
 
 def splits(programs: int, n: int, device: torch.device) -> int:

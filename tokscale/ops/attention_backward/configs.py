@@ -14,6 +14,7 @@ def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         if platform == "hip":
             return Tile(min(rows, 32), 32, 4, 1)
         return Tile(min(rows, 32), 32 if rows <= 16 else 16, 8, 1)
+    rows = min(rows, 64)
     if platform == "hip":
         return Tile(min(rows, 32) if block_d > 64 else rows, 64, 4, 1 if block_d > 64 else 2)
     warps = 8 if rows > (16 if block_d > 64 else 32) else 4

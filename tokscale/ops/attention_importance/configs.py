@@ -20,12 +20,12 @@ def fp32_tile(platform: str) -> Tile:
 
 
 def row_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
-    """For `row_lse`; `rows` is 16, 32 or 64, `block_d` the head size padded to a power of two, `size` bytes each."""
+    """For `row_lse`; `rows` as of `row_block`, `block_d` the head size padded to a power of two, `size` bytes each."""
     if size > 2:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
-    return Tile(rows, 64, 4, 2)
+    return Tile(min(rows, 64), 64, 4, 2)
 
 
 def column_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
@@ -34,7 +34,7 @@ def column_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
-    return Tile(rows, 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)
+    return Tile(min(rows, 64), 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)
 
 
 def segment_tile(platform: str, block_d: int, longest: int, size: int) -> Tile | None:

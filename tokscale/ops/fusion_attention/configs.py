@@ -13,6 +13,7 @@ def forward_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return Tile(min(rows, 32), 32, 4 if platform == "hip" else 8, 1)
     if platform == "hip" and block_d > 64:
         return Tile(min(rows, 32), 64, 4, 1)
+    rows = min(rows, 64)
     return Tile(rows, 64, 8 if block_d > 64 and rows > 16 else 4, 3 if rows < 64 and block_d <= 64 else 2)
 
 
