@@ -60,7 +60,7 @@ def steps(out: pathlib.Path, dry: bool) -> list[Step]:
     """Return all steps in order; a dry run has the same, on the CPU, at tiny shapes."""
     where = ("--device", "cpu" if dry else "cuda", *(("--tiny",) if dry else ()))
     made = [Step("device", "benchmarks.device", (*where, "--out", str(out / "device.csv")), 20, ("device.csv",))]
-    workers = ("-n", "3") if importlib.util.find_spec("xdist") and not dry else ()
+    workers = ("-n", "3", "-p", "no:benchmark") if importlib.util.find_spec("xdist") else ()  # that one warns beside it
     for name in (*OPERATORS, MODELS):
         xml = f"tests-{name}.xml"
         tested = (tests.MODELS_ON_GPU if name == MODELS else tests.ON_GPU, "-q", "-m", "gpu", "-k", tests.name(name))

@@ -174,7 +174,9 @@ def test_the_steps_fit_into_nine_minutes(tmp_path: pathlib.Path) -> None:
     alone = sum(step.limit for step in steps if step.module != "pytest")  # the tests run side by side
     assert last <= gpu.LAST < gpu.TOTAL < 540 and alone + gpu.TESTED < 600
     assert [step.name for step in steps] == [step.name for step in gpu.steps(tmp_path, dry=True)]
-    assert {(op, f"tests of {op}") for op in OPERATORS} == {(step.name, step.needs) for step in steps if step.needs}
+    needs = {op: f"tests of {op}" for op in OPERATORS}
+    needs |= dict.fromkeys(("methods", "prefill"), f"tests of {gpu.MODELS}")
+    assert needs == {step.name: step.needs for step in steps if step.needs}
     assert not any("--tiny" in step.command for step in steps)
 
 

@@ -36,7 +36,7 @@ def test_every_step_runs_by_the_interpreter(tmp_path: pathlib.Path) -> None:
             if row["provider"].startswith(("triton", "torch")):
                 assert number(row, "error") is not None and number(row, "ms_p50"), row
     tiles = read(tmp_path / "tiles.csv")
-    assert len(tiles) == 6 and all(row["error"] == "" and row["tests"].startswith("dry run") for row in tiles)
+    assert len(tiles) == 10 and all(row["error"] == "" and row["tests"].startswith("dry run") for row in tiles)
     for name in ("compressors", "prefill"):
         assert {row["device"].partition(",")[0].partition(":")[0] for row in read(tmp_path / f"{name}.csv")} == {
             "dry run"
