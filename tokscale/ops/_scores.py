@@ -60,6 +60,7 @@ class Call(NamedTuple):
     HAS_HEAD_BIAS: Any
     HAS_VOTES: Any
     SEGMENTS: Any
+    PACKED: Any  # pack > 1
     WIDE: Any
 
 
@@ -108,6 +109,12 @@ class Scores(NamedTuple):
         _, h, g, m, _, _ = self.sizes
         return self._replace(pack=h // g if h // g * m <= room else 1)
 
+    def ascending(self) -> Scores:
+        """The same scores with a scale above 0, so that a row's largest product is its largest score."""
+        if not self.scale <= 0:
+            return self
+        return self._replace(q=-self.q, scale=-self.scale) if self.scale < 0 else self._replace(q=self.q * 0, scale=1.0)
+
     def call(self) -> Call | Known:
         """The first argument of every attention kernel; what is not given is None, with strides of 0."""
         _, h, g, m, n, d = self.sizes
@@ -145,6 +152,7 @@ class Scores(NamedTuple):
             head_bias,
             votes,
             segments,
+            self.pack > 1,
             INTERPRETED,
         )
         call = Call(q, k, *optional, self.ends_q, self.ends_k, *numbers, *constants(*fixed))

@@ -151,7 +151,9 @@ def segment(a, batch):
 def tile_rows(a, start, head0, m, BM: tl.constexpr):
     """Rows of one tile: (query head, row within it, inside). `pack` heads lie one after the other."""
     r = start + tl.arange(0, BM)
-    return (head0 + r // m).to(tl.int64), (r % m).to(tl.int64), r < m * a.pack
+    if a.PACKED:
+        return (head0 + r // m).to(tl.int64), (r % m).to(tl.int64), r < m * a.pack
+    return (head0 + r * 0).to(tl.int64), r.to(tl.int64), r < m
 
 
 @jit
@@ -163,15 +165,42 @@ def load_tile(ptr, base, strided, inside, D: tl.constexpr, BLOCK_D: tl.constexpr
 
 
 @jit
+def load_span(
+    ptr,
+    start,
+    stride,
+    inside,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    ALIGN: tl.constexpr,
+    BLOCK: tl.constexpr,
+    EDGE: tl.constexpr,
+):
+    """(BLOCK, BLOCK_D) from `start` on, zero outside: as `load_tile` of rows that follow one another.
+
+    In a loop only `start` moves, the places within the tile stay. Without EDGE every row is inside.
+    """
+    d = tl.arange(0, BLOCK_D)
+    within = tl.multiple_of(tl.arange(0, BLOCK).to(tl.int64) * stride, ALIGN)
+    place = ptr + tl.multiple_of(start, ALIGN) + (within[:, None] + d[None, :])
+    if EDGE:
+        return tl.load(place, inside[:, None] & (d < D)[None, :], 0.0)
+    if BLOCK_D == D:
+        return tl.load(place)
+    return tl.load(place, (d < D)[None, :], 0.0)
+
+
+@jit
 def load_rows(a, batch, head, row, inside):
     """A tile of q."""
     return load_tile(a.q, batch * a.q_b + head * a.q_h, row * a.q_m, inside, a.D, a.BLOCK_D, a.ALIGN)
 
 
 @jit
-def load_keys(a, batch, group, key, inside):
-    """A tile of k."""
-    return load_tile(a.k, batch * a.k_b + group * a.k_g, key * a.k_n, inside, a.D, a.BLOCK_D, a.ALIGN)
+def load_keys(a, batch, group, first, inside, BN: tl.constexpr, EDGE: tl.constexpr):
+    """A tile of k, from key `first` on."""
+    start = batch * a.k_b + group * a.k_g + first * a.k_n
+    return load_span(a.k, start, a.k_n, inside, a.D, a.BLOCK_D, a.ALIGN, BN, EDGE)
 
 
 @jit
@@ -183,20 +212,79 @@ def row_positions(a, batch, row, inside):
 
 
 @jit
-def masked_scores(s, a, batch, head, row, at, key, row_in, key_in, offset):
-    """Scores in units of log 2 from products `s`, -inf where not seen; all index tensors broadcast against s."""
+def key_range(a, m, n, offset, at, row_in, part, parts, BN: tl.constexpr):
+    """The part of the keys that this program's rows read: first, where whole tiles end that all rows see, last."""
+    per = tl.cdiv(tl.cdiv(n, parts), BN) * BN
+    first = part * per
+    last = tl.minimum(first + per, n)
+    whole = last
+    if a.CAUSAL:
+        last = tl.minimum(last, tl.max(tl.where(row_in, at, -n - m), 0).to(tl.int32) + offset + 1)
+        whole = tl.minimum(last, tl.min(tl.where(row_in, at, n + m), 0).to(tl.int32) + offset + 1)
+    return first, first + tl.maximum(whole - first, 0) // BN * BN, last
+
+
+@jit
+def row_range(a, m, offset, block, BM: tl.constexpr, BN: tl.constexpr):
+    """The rows that see a block of keys: first, where tiles begin that see all of it, where whole tiles end."""
+    whole = m * a.pack // BM * BM
+    if a.CAUSAL:
+        if a.HAS_INDEX or a.PACKED:
+            return 0, whole, whole
+        first = tl.minimum(tl.maximum(block - offset, 0) // BM * BM, whole)
+        seen = tl.minimum(tl.cdiv(tl.maximum(block + BN - 1 - offset, 0), BM) * BM, whole)
+        return first, seen, whole
+    return 0, 0, whole
+
+
+@jit
+def live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE: tl.constexpr):
+    """(rows that vote and see a key, their lse in units of log 2, inf for the others). Without EDGE all are inside."""
+    place = lse + batch * lse_b + head * lse_h + q0 + row
+    live = row_in
+    if a.HAS_VOTES:
+        live = live & tl.load(a.votes + batch * a.votes_b + row * a.votes_m, row_in, 0).to(tl.int1)
+    if a.HAS_VOTES or EDGE:
+        norm = tl.load(place, live, -float("inf"))
+    else:
+        norm = tl.load(place)
+    live = norm != -float("inf")  # `>` would drop NaN
+    return live, tl.where(live, norm * LOG2E, float("inf"))
+
+
+@jit
+def masked_scores(s, a, factor, minus, batch, head, row, at, key, row_in, key_in, offset, EDGE: tl.constexpr):
+    """Scores in units of log 2 less `minus`, -inf where not seen, from products `s`; indices broadcast against s.
+
+    Without `minus` and biases `s` keeps its unit, `factor`. Without EDGE all rows and keys are inside, and every row
+    sees every key as far as the causal rule goes.
+    """
     inside = row_in & key_in
-    s = s * (a.scale * LOG2E)
-    if a.HAS_BIAS:
-        bias = tl.load(a.bias + head * a.bias_h + row * a.bias_m + key * a.bias_n, inside, 0.0)
-        s += bias.to(tl.float32) * LOG2E
-    if a.HAS_HEAD_BIAS:
-        s += tl.load(a.head_bias + head, row_in, 0.0).to(tl.float32) * LOG2E
+    if a.HAS_BIAS or a.HAS_HEAD_BIAS:
+        s = s * factor
+        if a.HAS_BIAS:
+            bias = tl.load(a.bias + head * a.bias_h + row * a.bias_m + key * a.bias_n, inside, 0.0)
+            s += bias.to(tl.float32) * LOG2E
+        if a.HAS_HEAD_BIAS:
+            s += tl.load(a.head_bias + head, row_in, 0.0).to(tl.float32) * LOG2E
+        if minus is not None:
+            s -= minus
+    elif minus is not None:
+        s = tl.fma(s, factor, -minus)
     if a.HAS_SEEN:
-        inside = inside & tl.load(a.seen + batch * a.seen_b + key * a.seen_n, key_in, 0).to(tl.int1)
+        seen = tl.load(a.seen + batch * a.seen_b + key * a.seen_n, key_in, 0).to(tl.int1)
+        s = tl.where(seen, s, -float("inf"))
     if a.HAS_MASK:
         place = batch * a.mask_b + head * a.mask_h + at * a.mask_m + key * a.mask_n
-        inside = inside & tl.load(a.mask + place, inside, 0).to(tl.int1)
-    if a.CAUSAL:
-        inside = inside & (key <= at + offset)
-    return tl.where(inside, s, -float("inf"))
+        s = tl.where(tl.load(a.mask + place, inside, 0).to(tl.int1), s, -float("inf"))
+    if EDGE:
+        if a.CAUSAL:
+            inside = inside & (key <= at + offset)
+        s = tl.where(inside, s, -float("inf"))
+    return s
+
+
+@jit
+def unit(a, factor):
+    """The unit of `masked_scores` without `minus`."""
+    return 1.0 if a.HAS_BIAS or a.HAS_HEAD_BIAS else factor

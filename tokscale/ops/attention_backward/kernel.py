@@ -12,31 +12,26 @@ from .._triton import (
     LOG2E,
     dot,
     jit,
+    key_range,
+    live_rows,
     load_keys,
     load_rows,
+    load_span,
     load_tile,
     masked_scores,
     narrow,
     row_positions,
+    row_range,
     segment,
     tile_rows,
 )
 
 
 @jit
-def live_rows(a, c, batch, head, row, q0, row_in):
-    """(rows that vote and see a key, their lse)."""
-    if a.HAS_VOTES:
-        row_in = row_in & tl.load(a.votes + batch * a.votes_b + row * a.votes_m, row_in, 0).to(tl.int1)
-    norm = tl.load(c.lse + batch * c.lse_b + head * c.lse_h + q0 + row, row_in, -float("inf"))
-    live = row_in & (norm != -float("inf"))  # `>` would drop NaN
-    return live, tl.where(live, norm * LOG2E, 0.0)
-
-
-@jit
-def load_values(a, c, batch, group, key, inside):
-    """A tile of v."""
-    return load_tile(c.v, batch * c.v_b + group * c.v_g, key * c.v_n, inside, a.D, a.BLOCK_D, c.ALIGN)
+def load_values(a, c, batch, group, first, inside, BN: tl.constexpr, EDGE: tl.constexpr):
+    """A tile of v, from key `first` on."""
+    start = batch * c.v_b + group * c.v_g + first * c.v_n
+    return load_span(c.v, start, c.v_n, inside, a.D, a.BLOCK_D, c.ALIGN, BN, EDGE)
 
 
 @jit
@@ -46,14 +41,55 @@ def load_d_out(a, c, batch, head, row, inside):
 
 
 @jit
-def key_range(a, m, n, offset, at, row_in, splits, BN: tl.constexpr):
-    """The part of the keys that this program's rows read: first and last."""
-    per = tl.cdiv(tl.cdiv(n, splits), BN) * BN
-    first = tl.program_id(1) * per
-    last = tl.minimum(first + per, n)
-    if a.CAUSAL:
-        last = tl.minimum(last, tl.max(tl.where(row_in, at, -n - m), 0).to(tl.int32) + offset + 1)
-    return first, last
+def key_scores(a, k, q, norm, batch, head, row, at, key, row_in, key_in, offset, EDGE: tl.constexpr):
+    """log2 of the probabilities of a tile of rows and keys."""
+    return masked_scores(
+        dot(q, tl.trans(k), a.WIDE),
+        a,
+        a.scale * LOG2E,
+        norm[:, None],
+        batch,
+        head[:, None],
+        row[:, None],
+        at[:, None],
+        key[None, :],
+        row_in[:, None],
+        key_in[None, :],
+        offset,
+        EDGE,
+    )
+
+
+@jit
+def weigh(
+    a,
+    q,
+    norm,
+    received,
+    batch,
+    group,
+    head,
+    row,
+    at,
+    row_in,
+    k0,
+    n,
+    offset,
+    first,
+    last,
+    total,
+    BN: tl.constexpr,
+    EDGE: tl.constexpr,
+):
+    """`total`, and what the keys `first` to `last` add to it."""
+    for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
+        key = block + tl.arange(0, BN).to(tl.int64)
+        key_in = key < n
+        k = load_keys(a, batch, group, k0 + block, key_in, BN, EDGE)
+        s = key_scores(a, k, q, norm, batch, head, row, at, key, row_in, key_in, offset, EDGE)
+        g = tl.load(received + key, key_in, 0.0) if EDGE else tl.load(received + key)
+        total += tl.sum(tl.exp2(s) * g[None, :], 1)
+    return total
 
 
 @jit
@@ -69,31 +105,60 @@ def received_sum(a, c, out, out_s, splits, BM: tl.constexpr, BN: tl.constexpr):
     head, row, row_in = tile_rows(a, start, head0, m, BM)
     q = load_rows(a, batch, head, q0 + row, row_in)
     at = row_positions(a, batch, row, row_in)
-    live, norm = live_rows(a, c, batch, head, row, q0, row_in)
+    live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
     group = (head0 // a.share).to(tl.int64)
-    received = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
-    first, last = key_range(a, m, n, offset, at, row_in, splits, BN)
+    g = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
+    first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     total = tl.zeros([BM], tl.float32)
-    for block in range(first, last, BN):
-        key = block + tl.arange(0, BN).to(tl.int64)
-        key_in = key < n
-        s = dot(q, tl.trans(load_keys(a, batch, group, k0 + key, key_in)), a.WIDE)
-        s = masked_scores(
-            s,
-            a,
-            batch,
-            head[:, None],
-            row[:, None],
-            at[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            offset,
-        )
-        g = tl.load(received + key, key_in, 0.0)
-        total += tl.sum(tl.exp2(s - norm[:, None]) * g[None, :], 1)
+    total = weigh(a, q, norm, g, batch, group, head, row, at, row_in, k0, n, offset, first, whole, total, BN, False)
+    total = weigh(a, q, norm, g, batch, group, head, row, at, row_in, k0, n, offset, whole, last, total, BN, True)
     place = out + tl.program_id(1) * out_s + batch * c.lse_b + head * c.lse_h + q0 + row
     tl.store(place, tl.where(live, total, 0.0), row_in)
+
+
+@jit
+def add_keys(
+    a,
+    c,
+    q,
+    d_out,
+    norm,
+    delta,
+    received,
+    batch,
+    group,
+    head,
+    row,
+    at,
+    row_in,
+    k0,
+    n,
+    offset,
+    first,
+    last,
+    d_q,
+    total,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    EDGE: tl.constexpr,
+):
+    """dQ / scale and the rows' sums of dS, and what the keys `first` to `last` add to them."""
+    for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
+        key = block + tl.arange(0, BN).to(tl.int64)
+        key_in = key < n
+        k = load_keys(a, batch, group, k0 + block, key_in, BN, EDGE)
+        s = key_scores(a, k, q, norm, batch, head, row, at, key, row_in, key_in, offset, EDGE)
+        d_p = tl.zeros([BM, BN], tl.float32)
+        if c.HAS_OUT:
+            v = load_values(a, c, batch, group, k0 + block, key_in, BN, EDGE)
+            d_p += dot(d_out, tl.trans(v), a.WIDE)
+        if c.HAS_RECEIVED:
+            d_p += (tl.load(received + key, key_in, 0.0) if EDGE else tl.load(received + key))[None, :]
+        d_s = tl.exp2(s) * (d_p - delta[:, None])
+        if c.SUM_ROWS:
+            total += tl.sum(d_s, 1)
+        d_q += dot(narrow(d_s, k.dtype, a.WIDE), k, a.WIDE)
+    return d_q, total
 
 
 @jit
@@ -112,49 +177,131 @@ def query_gradient(a, c, out, row_sums, out_s, out_b, out_h, out_m, sums_s, spli
     head, row, row_in = tile_rows(a, start, head0, m, BM)
     q = load_rows(a, batch, head, q0 + row, row_in)
     at = row_positions(a, batch, row, row_in)
-    live, norm = live_rows(a, c, batch, head, row, q0, row_in)
+    live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
     delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + q0 + row, live, 0.0)
+    d_out = q
     if c.HAS_OUT:
         d_out = load_d_out(a, c, batch, head, q0 + row, row_in)
     group = (head0 // a.share).to(tl.int64)
-    received = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
-    first, last = key_range(a, m, n, offset, at, row_in, splits, BN)
+    g = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
+    first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     d_q = tl.zeros([BM, a.BLOCK_D], tl.float32)
     total = tl.zeros([BM], tl.float32)
-    for block in range(first, last, BN):
-        key = block + tl.arange(0, BN).to(tl.int64)
-        key_in = key < n
-        k = load_keys(a, batch, group, k0 + key, key_in)
-        s = dot(q, tl.trans(k), a.WIDE)
-        s = masked_scores(
-            s,
-            a,
-            batch,
-            head[:, None],
-            row[:, None],
-            at[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            offset,
-        )
-        d_p = tl.zeros([BM, BN], tl.float32)
-        if c.HAS_OUT:
-            v = load_values(a, c, batch, group, k0 + key, key_in)
-            d_p += dot(d_out, tl.trans(v), a.WIDE)
-        if c.HAS_RECEIVED:
-            d_p += tl.load(received + key, key_in, 0.0)[None, :]
-        d_s = tl.where(live[:, None], tl.exp2(s - norm[:, None]) * (d_p - delta[:, None]), 0.0)
-        if c.SUM_ROWS:
-            total += tl.sum(d_s, 1)
-        d_q += dot(narrow(d_s, k.dtype, a.WIDE), k, a.WIDE)
+    d_q, total = add_keys(
+        a,
+        c,
+        q,
+        d_out,
+        norm,
+        delta,
+        g,
+        batch,
+        group,
+        head,
+        row,
+        at,
+        row_in,
+        k0,
+        n,
+        offset,
+        first,
+        whole,
+        d_q,
+        total,
+        BM,
+        BN,
+        False,
+    )
+    d_q, total = add_keys(
+        a,
+        c,
+        q,
+        d_out,
+        norm,
+        delta,
+        g,
+        batch,
+        group,
+        head,
+        row,
+        at,
+        row_in,
+        k0,
+        n,
+        offset,
+        whole,
+        last,
+        d_q,
+        total,
+        BM,
+        BN,
+        True,
+    )
+    d_q = tl.where(live[:, None], d_q * a.scale, 0.0)
     d = tl.arange(0, a.BLOCK_D)
     place = out + tl.program_id(1) * out_s + batch * out_b + head[:, None] * out_h + (q0 + row)[:, None] * out_m
     inside = row_in[:, None] & (d < a.D)[None, :]
-    tl.store(place + d[None, :], narrow(d_q * a.scale, out.dtype.element_ty, a.WIDE), inside)
+    tl.store(place + d[None, :], narrow(d_q, out.dtype.element_ty, a.WIDE), inside)
     if c.SUM_ROWS:
         place = row_sums + tl.program_id(1) * sums_s + batch * c.lse_b + head * c.lse_h + q0 + row
-        tl.store(place, total, row_in)
+        tl.store(place, tl.where(live, total, 0.0), row_in)
+
+
+@jit
+def add_rows(
+    a,
+    c,
+    k,
+    v,
+    g,
+    batch,
+    head0,
+    key,
+    key_in,
+    q0,
+    m,
+    offset,
+    first,
+    last,
+    d_keys,
+    d_values,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    EDGE: tl.constexpr,
+):
+    """dK / scale and dV, and what the rows `first` to `last` add to them."""
+    for start in tl.range(first, last, BM, num_stages=1 if EDGE else None):
+        head, row, row_in = tile_rows(a, start, head0, m, BM)
+        q = load_rows(a, batch, head, q0 + row, row_in)
+        at = row_positions(a, batch, row, row_in)
+        live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, EDGE)
+        delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + q0 + row, live, 0.0)
+        s = masked_scores(
+            dot(k, tl.trans(q), a.WIDE),
+            a,
+            a.scale * LOG2E,
+            norm[None, :],
+            batch,
+            head[None, :],
+            row[None, :],
+            at[None, :],
+            key[:, None],
+            row_in[None, :],
+            key_in[:, None],
+            offset,
+            EDGE,
+        )
+        p = tl.where(live[None, :], tl.exp2(s), 0.0)
+        d_p = tl.zeros([BN, BM], tl.float32)
+        if c.HAS_OUT:
+            d_out = load_d_out(a, c, batch, head, q0 + row, row_in)
+            d_values += dot(narrow(p, d_out.dtype, a.WIDE), d_out, a.WIDE)
+            d_p += dot(v, tl.trans(d_out), a.WIDE)
+        if c.HAS_RECEIVED:
+            d_p += g[:, None]
+        d_s = tl.where(live[None, :], p * (d_p - delta[None, :]), 0.0)
+        d_keys += dot(narrow(d_s, q.dtype, a.WIDE), q, a.WIDE)
+    return d_keys, d_values
 
 
 @jit
@@ -172,48 +319,30 @@ def key_gradient(a, c, d_k, d_v, out_b, out_g, out_n, BM: tl.constexpr, BN: tl.c
         return
     key = block + tl.arange(0, BN).to(tl.int64)
     key_in = key < n
-    k = load_keys(a, batch, group, k0 + key, key_in)
-    if c.HAS_OUT:
-        v = load_values(a, c, batch, group, k0 + key, key_in)
-        d_values = tl.zeros([BN, a.BLOCK_D], tl.float32)
+    k = load_keys(a, batch, group, k0 + block, key_in, BN, True)
+    v = k
     d_keys = tl.zeros([BN, a.BLOCK_D], tl.float32)
+    d_values = d_keys
+    if c.HAS_OUT:
+        v = load_values(a, c, batch, group, k0 + block, key_in, BN, True)
+        d_values = tl.zeros([BN, a.BLOCK_D], tl.float32)
+    g = tl.zeros([BN], tl.float32)
     for part in range(a.share // a.pack):
         head0 = group * a.share + part * a.pack
         if c.HAS_RECEIVED:
             g = tl.load(c.received + batch * c.received_b + head0 * c.received_h + k0 + key, key_in, 0.0)
-        first = 0
-        if a.CAUSAL and not a.HAS_INDEX:  # noqa: SIM102 - the first is settled when compiled, the second is not
-            if a.pack == 1:  # rows before this one see none of these keys
-                first = tl.maximum(block - offset, 0) // BM * BM
-        for start in range(first, m * a.pack, BM):
-            head, row, row_in = tile_rows(a, start, head0, m, BM)
-            q = load_rows(a, batch, head, q0 + row, row_in)
-            at = row_positions(a, batch, row, row_in)
-            live, norm = live_rows(a, c, batch, head, row, q0, row_in)
-            delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + q0 + row, live, 0.0)
-            s = dot(k, tl.trans(q), a.WIDE)
-            s = masked_scores(
-                s,
-                a,
-                batch,
-                head[None, :],
-                row[None, :],
-                at[None, :],
-                key[:, None],
-                row_in[None, :],
-                key_in[:, None],
-                offset,
+        first, seen, whole = row_range(a, m, offset, block, BM, BN)
+        rows = m * a.pack
+        if a.CAUSAL:
+            d_keys, d_values = add_rows(
+                a, c, k, v, g, batch, head0, key, key_in, q0, m, offset, first, seen, d_keys, d_values, BM, BN, True
             )
-            p = tl.where(live[None, :], tl.exp2(s - norm[None, :]), 0.0)
-            d_p = tl.zeros([BN, BM], tl.float32)
-            if c.HAS_OUT:
-                d_out = load_d_out(a, c, batch, head, q0 + row, row_in)
-                d_values += dot(narrow(p, d_out.dtype, a.WIDE), d_out, a.WIDE)
-                d_p += dot(v, tl.trans(d_out), a.WIDE)
-            if c.HAS_RECEIVED:
-                d_p += g[:, None]
-            d_s = tl.where(live[None, :], p * (d_p - delta[None, :]), 0.0)
-            d_keys += dot(narrow(d_s, q.dtype, a.WIDE), q, a.WIDE)
+        d_keys, d_values = add_rows(
+            a, c, k, v, g, batch, head0, key, key_in, q0, m, offset, seen, whole, d_keys, d_values, BM, BN, False
+        )
+        d_keys, d_values = add_rows(
+            a, c, k, v, g, batch, head0, key, key_in, q0, m, offset, whole, rows, d_keys, d_values, BM, BN, True
+        )
     d = tl.arange(0, a.BLOCK_D)
     place = batch * out_b + group * out_g + (k0 + key)[:, None] * out_n + d[None, :]
     inside = key_in[:, None] & (d < a.D)[None, :]

@@ -4,7 +4,56 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._triton import LN2, LOG2E, dot, jit, load_keys, load_rows, masked_scores, row_positions, segment, tile_rows
+from .._triton import (
+    LN2,
+    LOG2E,
+    dot,
+    jit,
+    key_range,
+    live_rows,
+    load_keys,
+    load_rows,
+    load_span,
+    masked_scores,
+    row_positions,
+    row_range,
+    segment,
+    tile_rows,
+    unit,
+)
+
+
+@jit
+def online_sum(
+    a, q, batch, group, head, row, at, row_in, k0, n, offset, first, last, top, total, BN, EDGE: tl.constexpr
+):
+    """The keys `first` to `last` join the running maximum and sum of each row's exponentials. Needs a scale > 0."""
+    factor = a.scale * LOG2E
+    for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
+        key = block + tl.arange(0, BN).to(tl.int64)
+        key_in = key < n
+        k = load_keys(a, batch, group, k0 + block, key_in, BN, EDGE)
+        s = masked_scores(
+            dot(q, tl.trans(k), a.WIDE),
+            a,
+            factor,
+            None,
+            batch,
+            head[:, None],
+            row[:, None],
+            at[:, None],
+            key[None, :],
+            row_in[:, None],
+            key_in[None, :],
+            offset,
+            EDGE,
+        )
+        new = tl.maximum(top, tl.max(s, 1) * unit(a, factor))
+        safe = tl.where(new == -float("inf"), 0.0, new)
+        p = tl.exp2(tl.fma(s, unit(a, factor), -safe[:, None]))
+        total = total * tl.exp2(top - safe) + tl.sum(p, 1)
+        top = new
+    return top, total
 
 
 @jit
@@ -25,45 +74,91 @@ def row_lse(a, lse, lse_s, lse_b, lse_h, splits, BM: tl.constexpr, BN: tl.conste
     at = row_positions(a, batch, row, row_in)
     group = (head0 // a.share).to(tl.int64)
 
-    per = tl.cdiv(tl.cdiv(n, splits), BN) * BN
-    first = tl.program_id(1) * per
-    last = tl.minimum(first + per, n)
-    if a.CAUSAL:
-        last = tl.minimum(last, tl.max(tl.where(row_in, at, -n - m), 0).to(tl.int32) + offset + 1)
+    first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    for block in range(first, last, BN):
-        key = block + tl.arange(0, BN).to(tl.int64)
-        key_in = key < n
-        k = load_keys(a, batch, group, k0 + key, key_in)
-        s = dot(q, tl.trans(k), a.WIDE)
-        s = masked_scores(
-            s,
-            a,
-            batch,
-            head[:, None],
-            row[:, None],
-            at[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            offset,
-        )
-        new = tl.maximum(top, tl.max(s, 1))
-        safe = tl.where(new == -float("inf"), 0.0, new)
-        total = total * tl.exp2(top - safe) + tl.sum(tl.exp2(s - safe[:, None]), 1)
-        top = new
+    top, total = online_sum(
+        a, q, batch, group, head, row, at, row_in, k0, n, offset, first, whole, top, total, BN, False
+    )
+    top, total = online_sum(a, q, batch, group, head, row, at, row_in, k0, n, offset, whole, last, top, total, BN, True)
     none = total == 0.0
     out = tl.where(none, -float("inf"), (top + tl.log2(tl.where(none, 1.0, total))) * LN2)
     tl.store(lse + tl.program_id(1) * lse_s + batch * lse_b + head * lse_h + q0 + row, out, row_in)
 
 
 @jit
-def column_sum(a, lse, out, lse_b, lse_h, out_b, out_h, BM: tl.constexpr, BN: tl.constexpr, PER_HEAD: tl.constexpr):
+def receive(
+    a,
+    lse,
+    k,
+    received,
+    batch,
+    head0,
+    key,
+    key_in,
+    q0,
+    m,
+    offset,
+    lse_b,
+    lse_h,
+    first,
+    last,
+    BM: tl.constexpr,
+    GIVEN: tl.constexpr,
+    EDGE: tl.constexpr,
+):
+    """`received`, and what the rows `first` to `last` give."""
+    factor = a.scale * LOG2E
+    for start in tl.range(first, last, BM, num_stages=1 if EDGE else None):
+        head, row, row_in = tile_rows(a, start, head0, m, BM)
+        if a.PACKED:
+            q = load_rows(a, batch, head, q0 + row, row_in)
+        else:
+            place = batch * a.q_b + head0 * a.q_h + (q0 + start) * a.q_m
+            q = load_span(a.q, place, a.q_m, row_in, a.D, a.BLOCK_D, a.ALIGN, BM, EDGE)
+        at = row_positions(a, batch, row, row_in)
+        live, norm = live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE)
+        s = masked_scores(
+            dot(k, tl.trans(q), a.WIDE),
+            a,
+            factor,
+            norm[None, :],
+            batch,
+            head[None, :],
+            row[None, :],
+            at[None, :],
+            key[:, None],
+            row_in[None, :],
+            key_in[:, None],
+            offset,
+            EDGE,
+        )
+        p = tl.exp2(s)
+        if a.HAS_VOTES or GIVEN or EDGE:  # products of rows that do not vote may be NaN
+            p = tl.where(live[None, :], p, 0.0)
+        received += tl.sum(p, 1)
+    return received
+
+
+@jit
+def column_sum(
+    a,
+    lse,
+    out,
+    lse_b,
+    lse_h,
+    out_b,
+    out_h,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PER_HEAD: tl.constexpr,
+    GIVEN: tl.constexpr,
+):
     """What each key receives from the voting rows: their probabilities, summed over the heads of a key head.
 
     Grid (key blocks, samples x key heads): a program owns its keys, so nothing is added across programs. Scores lie as
-    (keys, rows), with the keys' tile kept. Writes (b, key heads, n), or with PER_HEAD (pack = 1) (b, heads, n).
+    (keys, rows), with the keys' tile kept. Writes (b, key heads, n), or with PER_HEAD (pack = 1) (b, heads, n). With
+    GIVEN, `lse` is not of these scores: a row of lse -inf may see keys.
     """
     groups = a.heads // a.share
     batch = (tl.program_id(1) // groups).to(tl.int64)
@@ -74,39 +169,40 @@ def column_sum(a, lse, out, lse_b, lse_h, out_b, out_h, BM: tl.constexpr, BN: tl
         return
     key = block + tl.arange(0, BN).to(tl.int64)
     key_in = key < n
-    k = load_keys(a, batch, group, k0 + key, key_in)
+    k = load_keys(a, batch, group, k0 + block, key_in, BN, True)
 
     received = tl.zeros([BN], tl.float32)
     for part in range(a.share // a.pack):
         head0 = group * a.share + part * a.pack
-        first = 0
-        if a.CAUSAL and not a.HAS_INDEX:  # noqa: SIM102 - the first is settled when compiled, the second is not
-            if a.pack == 1:  # rows before this one see none of these keys
-                first = tl.maximum(block - offset, 0) // BM * BM
-        for start in range(first, m * a.pack, BM):
-            head, row, row_in = tile_rows(a, start, head0, m, BM)
-            q = load_rows(a, batch, head, q0 + row, row_in)
-            at = row_positions(a, batch, row, row_in)
-            live = row_in
-            if a.HAS_VOTES:
-                live = live & tl.load(a.votes + batch * a.votes_b + row * a.votes_m, row_in, 0).to(tl.int1)
-            norm = tl.load(lse + batch * lse_b + head * lse_h + q0 + row, live, -float("inf"))
-            live = live & (norm != -float("inf"))  # `>` would drop NaN
-            s = dot(k, tl.trans(q), a.WIDE)
-            s = masked_scores(
-                s,
+        first, seen, whole = row_range(a, m, offset, block, BM, BN)
+        if a.CAUSAL:
+            received = receive(
                 a,
+                lse,
+                k,
+                received,
                 batch,
-                head[None, :],
-                row[None, :],
-                at[None, :],
-                key[:, None],
-                row_in[None, :],
-                key_in[:, None],
+                head0,
+                key,
+                key_in,
+                q0,
+                m,
                 offset,
+                lse_b,
+                lse_h,
+                first,
+                seen,
+                BM,
+                GIVEN,
+                True,
             )
-            p = tl.exp2(s - tl.where(live, norm * LOG2E, 0.0)[None, :])
-            received += tl.sum(tl.where(live[None, :], p, 0.0), 1)
+        received = receive(
+            a, lse, k, received, batch, head0, key, key_in, q0, m, offset, lse_b, lse_h, seen, whole, BM, GIVEN, False
+        )
+        rows = m * a.pack
+        received = receive(
+            a, lse, k, received, batch, head0, key, key_in, q0, m, offset, lse_b, lse_h, whole, rows, BM, GIVEN, True
+        )
         if PER_HEAD:
             tl.store(out + batch * out_b + head0 * out_h + k0 + key, received, key_in)
             received = tl.zeros([BN], tl.float32)
@@ -125,15 +221,17 @@ def column_sum_tile(a, out, out_h, BM: tl.constexpr, BN: tl.constexpr, PER_HEAD:
     q0, k0, m, n, offset = segment(a, batch)
     row, key = tl.arange(0, BM).to(tl.int64), tl.arange(0, BN).to(tl.int64)
     row_in, key_in = row < m, key < n
-    k = load_keys(a, batch, group, k0 + key, key_in)
+    k = load_keys(a, batch, group, k0, key_in, BN, True)
+    factor = a.scale * LOG2E
     received = tl.zeros([BN], tl.float32)
     for part in range(a.share):
         head = group * a.share + part
         q = load_rows(a, batch, head, q0 + row, row_in)
-        s = dot(q, tl.trans(k), a.WIDE)
         s = masked_scores(
-            s,
+            dot(q, tl.trans(k), a.WIDE),
             a,
+            factor,
+            0.0,
             batch,
             head,
             row[:, None],
@@ -142,6 +240,7 @@ def column_sum_tile(a, out, out_h, BM: tl.constexpr, BN: tl.constexpr, PER_HEAD:
             row_in[:, None],
             key_in[None, :],
             offset,
+            True,
         )
         top = tl.max(s, 1)
         p = tl.exp2(s - tl.where(top == -float("inf"), 0.0, top)[:, None])

@@ -15,7 +15,7 @@ from .configs import column_tile, row_tile
 def log_sum_exp(a: Scores) -> Tensor:
     """Natural log-sum-exp of every row: (b, h, m) fp32, or (h, total) for packed segments; -inf where none is seen."""
     b, h, _, m, n, d = a.sizes
-    a = a.packed()
+    a = a.packed().ascending()
     t = row_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
     splits = _triton.splits(blocks * a.row_programs, n, a.q.device)
@@ -33,7 +33,7 @@ def _strides(lse: Tensor) -> tuple[int, int, int]:
     return lse.stride(0), lse.stride(1) if lse.dim() == 4 else 0, lse.stride(-2)
 
 
-def column_sums(a: Scores, lse: Tensor, per_head: bool) -> Tensor:
+def column_sums(a: Scores, lse: Tensor, per_head: bool, given: bool = False) -> Tensor:
     """What each key receives: (b, g, n) to be summed over the key heads, or (b, h, n); packed (g or h, total)."""
     b, h, g, _, n, d = a.sizes
     a = a if per_head else a.packed()
@@ -53,6 +53,7 @@ def column_sums(a: Scores, lse: Tensor, per_head: bool) -> Tensor:
             BM=t.rows,
             BN=t.keys,
             PER_HEAD=per_head,
+            GIVEN=given,
             num_warps=t.warps,
             num_stages=t.stages,
         )
@@ -64,7 +65,7 @@ def importance(a: torch_path.Inputs, reduce: str, group_size: int, voters: Tenso
     """The operator's result."""
     s = scores(a)
     lse = log_sum_exp(s) if a.lse is None else _exact(a.lse)
-    sums = column_sums(s, lse, reduce == "none")
+    sums = column_sums(s, lse, reduce == "none", a.lse is not None)
     return torch_path.reduced(sums, reduce, group_size, voters * (s.q.shape[1] // sums.shape[1]))
 
 

@@ -4,26 +4,52 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._triton import LN2, dot, jit, load_keys, load_rows, load_tile, masked_scores, narrow, tile_rows
-from ..attention_backward.kernel import live_rows, load_d_out, load_values
+from .._triton import (
+    LN2,
+    LOG2E,
+    dot,
+    jit,
+    key_range,
+    live_rows,
+    load_keys,
+    load_rows,
+    masked_scores,
+    narrow,
+    tile_rows,
+    unit,
+)
+from ..attention_backward.kernel import load_d_out, load_values
 
 
 @jit
-def attend(a, v, q, batch, group, head, row, row_in, first, last, acc, top, total, BN: tl.constexpr):
-    """The keys `first` to `last` of one segment join the running softmax (acc, top, total)."""
-    for block in range(first, last, BN):
+def attend(a, v, q, batch, group, head, row, row_in, first, last, acc, top, total, BN, EDGE: tl.constexpr):
+    """The keys `first` to `last` of one segment join the running softmax (acc, top, total). Needs a scale > 0."""
+    factor = a.scale * LOG2E
+    for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < a.n
-        s = dot(q, tl.trans(load_keys(a, batch, group, key, key_in)), a.WIDE)
+        k = load_keys(a, batch, group, batch * 0 + block, key_in, BN, EDGE)
         s = masked_scores(
-            s, a, batch, head[:, None], row[:, None], row[:, None], key[None, :], row_in[:, None], key_in[None, :], 0
+            dot(q, tl.trans(k), a.WIDE),
+            a,
+            factor,
+            None,
+            batch,
+            head[:, None],
+            row[:, None],
+            row[:, None],
+            key[None, :],
+            row_in[:, None],
+            key_in[None, :],
+            0,
+            EDGE,
         )
-        new = tl.maximum(top, tl.max(s, 1))
+        new = tl.maximum(top, tl.max(s, 1) * unit(a, factor))
         safe = tl.where(new == -float("inf"), 0.0, new)
         shrink = tl.exp2(top - safe)
-        p = tl.exp2(s - safe[:, None])
+        p = tl.exp2(tl.fma(s, unit(a, factor), -safe[:, None]))
         total = total * shrink + tl.sum(p, 1)
-        values = load_tile(v.v, batch * v.v_b + group * v.v_g, key * v.v_n, key_in, a.D, a.BLOCK_D, v.ALIGN)
+        values = load_values(a, v, batch, group, batch * 0 + block, key_in, BN, EDGE)
         acc = acc * shrink[:, None] + dot(narrow(p, values.dtype, a.WIDE), values, a.WIDE)
         top = new
     return acc, top, total
@@ -61,13 +87,12 @@ def forward(
     acc = tl.zeros([BM, a.BLOCK_D], tl.float32)
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    per = tl.cdiv(tl.cdiv(a.n, splits), BN) * BN
-    first = tl.program_id(1) * per
-    last = tl.minimum(first + per, a.n)
-    acc, top, total = attend(a, v, q, batch, group, head, row, row_in, first, last, acc, top, total, BN)
+    first, whole, last = key_range(a, a.m, a.n, 0, row, row_in, tl.program_id(1), splits, BN)
+    acc, top, total = attend(a, v, q, batch, group, head, row, row_in, first, whole, acc, top, total, BN, False)
+    acc, top, total = attend(a, v, q, batch, group, head, row, row_in, whole, last, acc, top, total, BN, True)
     if HAS_TEXT:
         end = tl.where(tl.program_id(1) == splits - 1, text.n, 0)
-        acc, top, total = attend(text, v_text, q, batch, group, head, row, row_in, 0, end, acc, top, total, BN)
+        acc, top, total = attend(text, v_text, q, batch, group, head, row, row_in, 0, end, acc, top, total, BN, True)
 
     none = total == 0.0  # a row that sees no key
     full = tl.where(none, 1.0, total)
@@ -125,18 +150,30 @@ def bias_gradient(a, c, out, loops, BM: tl.constexpr, BN: tl.constexpr, SHARED: 
         head = row * 0 + head0
         group = head0 // a.share
         q = load_rows(a, batch, head, row, row_in)
-        live, norm = live_rows(a, c, batch, head, row, 0, row_in)
+        live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, 0, row_in, True)
         delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + row, live, 0.0)
-        s = dot(q, tl.trans(load_keys(a, batch, group, key, key_in)), a.WIDE)
+        first = zero + tl.program_id(0) * BN
         s = masked_scores(
-            s, a, batch, head[:, None], row[:, None], row[:, None], key[None, :], row_in[:, None], key_in[None, :], 0
+            dot(q, tl.trans(load_keys(a, batch, group, first, key_in, BN, True)), a.WIDE),
+            a,
+            a.scale * LOG2E,
+            norm[:, None],
+            batch,
+            head[:, None],
+            row[:, None],
+            row[:, None],
+            key[None, :],
+            row_in[:, None],
+            key_in[None, :],
+            0,
+            True,
         )
         d_p = tl.zeros([BM, BN], tl.float32)
         if c.HAS_OUT:
             d_out = load_d_out(a, c, batch, head, row, row_in)
-            d_p += dot(d_out, tl.trans(load_values(a, c, batch, group, key, key_in)), a.WIDE)
+            d_p += dot(d_out, tl.trans(load_values(a, c, batch, group, first, key_in, BN, True)), a.WIDE)
         if c.HAS_RECEIVED:
             d_p += tl.load(c.received + batch * c.received_b + key, key_in, 0.0)[None, :]
-        total += tl.where(live[:, None], tl.exp2(s - norm[:, None]) * (d_p - delta[:, None]), 0.0)
+        total += tl.where(live[:, None], tl.exp2(s) * (d_p - delta[:, None]), 0.0)
     place = out + (tl.program_id(2) * a.m + row[:, None]) * a.n + key[None, :]
     tl.store(place, narrow(total, out.dtype.element_ty, a.WIDE), row_in[:, None] & key_in[None, :])

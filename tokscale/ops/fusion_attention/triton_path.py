@@ -58,7 +58,7 @@ def forward(x: torch_path.Inputs, with_lse: bool, with_importance: bool) -> tupl
 def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) -> tuple[Tensor, Tensor]:
     """Output (b, h, m, d) and log-sum-exp (b, h, m)."""
     b, h, _, m, n, d = a.sizes
-    a = a.packed()
+    a = a.packed().ascending()
     block_d = _triton.block_d(d)
     t = forward_tile(_triton.platform(a.q.device), block_d, _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
@@ -73,7 +73,7 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
     kernel.forward[(blocks, splits, a.row_programs)](
         call,
         values,
-        call if text is None else text._replace(pack=a.pack).call(),
+        call if text is None else text._replace(pack=a.pack).ascending().call(),
         values if v_text is None else _values(v_text),
         parts,
         part_lse,
