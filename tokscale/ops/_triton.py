@@ -253,12 +253,18 @@ def live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE: tl.const
 
 
 @jit
-def masked_scores(s, a, factor, minus, batch, head, row, at, key, row_in, key_in, offset, EDGE: tl.constexpr):
-    """Scores in units of log 2 less `minus`, -inf where not seen, from products `s`; indices broadcast against s.
+def masked_scores(s, a, factor, minus, rows, key, key_in, offset, EDGE: tl.constexpr, BY_KEY: tl.constexpr):
+    """Scores in units of log 2 less each row's `minus`, -inf where not seen, from products `s`: (rows, keys), with
+    BY_KEY (keys, rows). `rows`: batch, head, row, position, inside.
 
     Without `minus` and biases `s` keeps its unit, `factor`. Without EDGE all rows and keys are inside, and every row
     sees every key as far as the causal rule goes.
     """
+    batch, head, row, at, row_in = rows
+    across: tl.constexpr = 0 if BY_KEY else 1  # the axis of keys is the other one
+    head, row, at = tl.expand_dims(head, across), tl.expand_dims(row, across), tl.expand_dims(at, across)
+    row_in = tl.expand_dims(row_in, across)
+    key, key_in = tl.expand_dims(key, 1 - across), tl.expand_dims(key_in, 1 - across)
     inside = row_in & key_in
     if a.HAS_BIAS or a.HAS_HEAD_BIAS:
         s = s * factor
@@ -268,9 +274,9 @@ def masked_scores(s, a, factor, minus, batch, head, row, at, key, row_in, key_in
         if a.HAS_HEAD_BIAS:
             s += tl.load(a.head_bias + head, row_in, 0.0).to(tl.float32) * LOG2E
         if minus is not None:
-            s -= minus
+            s -= tl.expand_dims(minus, across)
     elif minus is not None:
-        s = tl.fma(s, factor, -minus)
+        s = tl.fma(s, factor, -tl.expand_dims(minus, across))
     if a.HAS_SEEN:
         seen = tl.load(a.seen + batch * a.seen_b + key * a.seen_n, key_in, 0).to(tl.int1)
         s = tl.where(seen, s, -float("inf"))

@@ -41,54 +41,16 @@ def load_d_out(a, c, batch, head, row, inside):
 
 
 @jit
-def key_scores(a, k, q, norm, batch, head, row, at, key, row_in, key_in, offset, EDGE: tl.constexpr):
-    """log2 of the probabilities of a tile of rows and keys."""
-    return masked_scores(
-        dot(q, tl.trans(k), a.WIDE),
-        a,
-        a.scale * LOG2E,
-        norm[:, None],
-        batch,
-        head[:, None],
-        row[:, None],
-        at[:, None],
-        key[None, :],
-        row_in[:, None],
-        key_in[None, :],
-        offset,
-        EDGE,
-    )
-
-
-@jit
-def weigh(
-    a,
-    q,
-    norm,
-    received,
-    batch,
-    group,
-    head,
-    row,
-    at,
-    row_in,
-    k0,
-    n,
-    offset,
-    first,
-    last,
-    total,
-    BN: tl.constexpr,
-    EDGE: tl.constexpr,
-):
+def weigh(a, q, norm, g, rows, keys, first, last, total, BN: tl.constexpr, EDGE: tl.constexpr):
     """`total`, and what the keys `first` to `last` add to it."""
+    group, k0, n, offset = keys
     for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < n
-        k = load_keys(a, batch, group, k0 + block, key_in, BN, EDGE)
-        s = key_scores(a, k, q, norm, batch, head, row, at, key, row_in, key_in, offset, EDGE)
-        g = tl.load(received + key, key_in, 0.0) if EDGE else tl.load(received + key)
-        total += tl.sum(tl.exp2(s) * g[None, :], 1)
+        s = dot(q, tl.trans(load_keys(a, rows[0], group, k0 + block, key_in, BN, EDGE)), a.WIDE)
+        s = masked_scores(s, a, a.scale * LOG2E, norm, rows, key, key_in, offset, EDGE, False)
+        received = tl.load(g + key, key_in, 0.0) if EDGE else tl.load(g + key)
+        total += tl.sum(tl.exp2(s) * received[None, :], 1)
     return total
 
 
@@ -106,54 +68,36 @@ def received_sum(a, c, out, out_s, splits, BM: tl.constexpr, BN: tl.constexpr):
     q = load_rows(a, batch, head, q0 + row, row_in)
     at = row_positions(a, batch, row, row_in)
     live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
-    group = (head0 // a.share).to(tl.int64)
+    rows = (batch, head, row, at, row_in)
+    keys = ((head0 // a.share).to(tl.int64), k0, n, offset)
     g = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
     first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     total = tl.zeros([BM], tl.float32)
-    total = weigh(a, q, norm, g, batch, group, head, row, at, row_in, k0, n, offset, first, whole, total, BN, False)
-    total = weigh(a, q, norm, g, batch, group, head, row, at, row_in, k0, n, offset, whole, last, total, BN, True)
+    total = weigh(a, q, norm, g, rows, keys, first, whole, total, BN, False)
+    total = weigh(a, q, norm, g, rows, keys, whole, last, total, BN, True)
     place = out + tl.program_id(1) * out_s + batch * c.lse_b + head * c.lse_h + q0 + row
     tl.store(place, tl.where(live, total, 0.0), row_in)
 
 
 @jit
 def add_keys(
-    a,
-    c,
-    q,
-    d_out,
-    norm,
-    delta,
-    received,
-    batch,
-    group,
-    head,
-    row,
-    at,
-    row_in,
-    k0,
-    n,
-    offset,
-    first,
-    last,
-    d_q,
-    total,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    EDGE: tl.constexpr,
+    a, c, of_rows, rows, keys, first, last, d_q, total, BM: tl.constexpr, BN: tl.constexpr, EDGE: tl.constexpr
 ):
     """dQ / scale and the rows' sums of dS, and what the keys `first` to `last` add to them."""
+    q, d_out, norm, delta, g = of_rows
+    group, k0, n, offset = keys
     for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < n
-        k = load_keys(a, batch, group, k0 + block, key_in, BN, EDGE)
-        s = key_scores(a, k, q, norm, batch, head, row, at, key, row_in, key_in, offset, EDGE)
+        k = load_keys(a, rows[0], group, k0 + block, key_in, BN, EDGE)
+        s = dot(q, tl.trans(k), a.WIDE)
+        s = masked_scores(s, a, a.scale * LOG2E, norm, rows, key, key_in, offset, EDGE, False)
         d_p = tl.zeros([BM, BN], tl.float32)
         if c.HAS_OUT:
-            v = load_values(a, c, batch, group, k0 + block, key_in, BN, EDGE)
+            v = load_values(a, c, rows[0], group, k0 + block, key_in, BN, EDGE)
             d_p += dot(d_out, tl.trans(v), a.WIDE)
         if c.HAS_RECEIVED:
-            d_p += (tl.load(received + key, key_in, 0.0) if EDGE else tl.load(received + key))[None, :]
+            d_p += (tl.load(g + key, key_in, 0.0) if EDGE else tl.load(g + key))[None, :]
         d_s = tl.exp2(s) * (d_p - delta[:, None])
         if c.SUM_ROWS:
             total += tl.sum(d_s, 1)
@@ -182,61 +126,15 @@ def query_gradient(a, c, out, row_sums, out_s, out_b, out_h, out_m, sums_s, spli
     d_out = q
     if c.HAS_OUT:
         d_out = load_d_out(a, c, batch, head, q0 + row, row_in)
-    group = (head0 // a.share).to(tl.int64)
     g = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
+    of_rows = (q, d_out, norm, delta, g)
+    rows = (batch, head, row, at, row_in)
+    keys = ((head0 // a.share).to(tl.int64), k0, n, offset)
     first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     d_q = tl.zeros([BM, a.BLOCK_D], tl.float32)
     total = tl.zeros([BM], tl.float32)
-    d_q, total = add_keys(
-        a,
-        c,
-        q,
-        d_out,
-        norm,
-        delta,
-        g,
-        batch,
-        group,
-        head,
-        row,
-        at,
-        row_in,
-        k0,
-        n,
-        offset,
-        first,
-        whole,
-        d_q,
-        total,
-        BM,
-        BN,
-        False,
-    )
-    d_q, total = add_keys(
-        a,
-        c,
-        q,
-        d_out,
-        norm,
-        delta,
-        g,
-        batch,
-        group,
-        head,
-        row,
-        at,
-        row_in,
-        k0,
-        n,
-        offset,
-        whole,
-        last,
-        d_q,
-        total,
-        BM,
-        BN,
-        True,
-    )
+    d_q, total = add_keys(a, c, of_rows, rows, keys, first, whole, d_q, total, BM, BN, False)
+    d_q, total = add_keys(a, c, of_rows, rows, keys, whole, last, d_q, total, BM, BN, True)
     d_q = tl.where(live[:, None], d_q * a.scale, 0.0)
     d = tl.arange(0, a.BLOCK_D)
     place = out + tl.program_id(1) * out_s + batch * out_b + head[:, None] * out_h + (q0 + row)[:, None] * out_m
@@ -249,48 +147,21 @@ def query_gradient(a, c, out, row_sums, out_s, out_b, out_h, out_m, sums_s, spli
 
 @jit
 def add_rows(
-    a,
-    c,
-    k,
-    v,
-    g,
-    batch,
-    head0,
-    key,
-    key_in,
-    q0,
-    m,
-    offset,
-    first,
-    last,
-    d_keys,
-    d_values,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    EDGE: tl.constexpr,
+    a, c, of_keys, rows, keys, first, last, d_keys, d_values, BM: tl.constexpr, BN: tl.constexpr, EDGE: tl.constexpr
 ):
     """dK / scale and dV, and what the rows `first` to `last` add to them."""
+    k, v, g = of_keys
+    batch, head0, q0, m = rows
+    key, key_in, offset = keys
     for start in tl.range(first, last, BM, num_stages=1 if EDGE else None):
         head, row, row_in = tile_rows(a, start, head0, m, BM)
         q = load_rows(a, batch, head, q0 + row, row_in)
         at = row_positions(a, batch, row, row_in)
         live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, EDGE)
         delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + q0 + row, live, 0.0)
-        s = masked_scores(
-            dot(k, tl.trans(q), a.WIDE),
-            a,
-            a.scale * LOG2E,
-            norm[None, :],
-            batch,
-            head[None, :],
-            row[None, :],
-            at[None, :],
-            key[:, None],
-            row_in[None, :],
-            key_in[:, None],
-            offset,
-            EDGE,
-        )
+        tile = (batch, head, row, at, row_in)
+        s = dot(k, tl.trans(q), a.WIDE)
+        s = masked_scores(s, a, a.scale * LOG2E, norm, tile, key, key_in, offset, EDGE, True)
         p = tl.where(live[None, :], tl.exp2(s), 0.0)
         d_p = tl.zeros([BN, BM], tl.float32)
         if c.HAS_OUT:
@@ -331,18 +202,12 @@ def key_gradient(a, c, d_k, d_v, out_b, out_g, out_n, BM: tl.constexpr, BN: tl.c
         head0 = group * a.share + part * a.pack
         if c.HAS_RECEIVED:
             g = tl.load(c.received + batch * c.received_b + head0 * c.received_h + k0 + key, key_in, 0.0)
+        of_keys, rows, keys = (k, v, g), (batch, head0, q0, m), (key, key_in, offset)
         first, seen, whole = row_range(a, m, offset, block, BM, BN)
-        rows = m * a.pack
         if a.CAUSAL:
-            d_keys, d_values = add_rows(
-                a, c, k, v, g, batch, head0, key, key_in, q0, m, offset, first, seen, d_keys, d_values, BM, BN, True
-            )
-        d_keys, d_values = add_rows(
-            a, c, k, v, g, batch, head0, key, key_in, q0, m, offset, seen, whole, d_keys, d_values, BM, BN, False
-        )
-        d_keys, d_values = add_rows(
-            a, c, k, v, g, batch, head0, key, key_in, q0, m, offset, whole, rows, d_keys, d_values, BM, BN, True
-        )
+            d_keys, d_values = add_rows(a, c, of_keys, rows, keys, first, seen, d_keys, d_values, BM, BN, True)
+        d_keys, d_values = add_rows(a, c, of_keys, rows, keys, seen, whole, d_keys, d_values, BM, BN, False)
+        d_keys, d_values = add_rows(a, c, of_keys, rows, keys, whole, m * a.pack, d_keys, d_values, BM, BN, True)
     d = tl.arange(0, a.BLOCK_D)
     place = batch * out_b + group * out_g + (k0 + key)[:, None] * out_n + d[None, :]
     inside = key_in[:, None] & (d < a.D)[None, :]

@@ -24,30 +24,14 @@ from .._triton import (
 
 
 @jit
-def online_sum(
-    a, q, batch, group, head, row, at, row_in, k0, n, offset, first, last, top, total, BN, EDGE: tl.constexpr
-):
+def online_sum(a, q, rows, keys, first, last, top, total, BN: tl.constexpr, EDGE: tl.constexpr):
     """The keys `first` to `last` join the running maximum and sum of each row's exponentials. Needs a scale > 0."""
     factor = a.scale * LOG2E
+    group, k0, n, offset = keys
     for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
-        key_in = key < n
-        k = load_keys(a, batch, group, k0 + block, key_in, BN, EDGE)
-        s = masked_scores(
-            dot(q, tl.trans(k), a.WIDE),
-            a,
-            factor,
-            None,
-            batch,
-            head[:, None],
-            row[:, None],
-            at[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            offset,
-            EDGE,
-        )
+        k = load_keys(a, rows[0], group, k0 + block, key < n, BN, EDGE)
+        s = masked_scores(dot(q, tl.trans(k), a.WIDE), a, factor, None, rows, key, key < n, offset, EDGE, False)
         new = tl.maximum(top, tl.max(s, 1) * unit(a, factor))
         safe = tl.where(new == -float("inf"), 0.0, new)
         p = tl.exp2(tl.fma(s, unit(a, factor), -safe[:, None]))
@@ -72,15 +56,14 @@ def row_lse(a, lse, lse_s, lse_b, lse_h, splits, BM: tl.constexpr, BN: tl.conste
     head, row, row_in = tile_rows(a, start, head0, m, BM)
     q = load_rows(a, batch, head, q0 + row, row_in)
     at = row_positions(a, batch, row, row_in)
-    group = (head0 // a.share).to(tl.int64)
+    rows = (batch, head, row, at, row_in)
+    keys = ((head0 // a.share).to(tl.int64), k0, n, offset)
 
     first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    top, total = online_sum(
-        a, q, batch, group, head, row, at, row_in, k0, n, offset, first, whole, top, total, BN, False
-    )
-    top, total = online_sum(a, q, batch, group, head, row, at, row_in, k0, n, offset, whole, last, top, total, BN, True)
+    top, total = online_sum(a, q, rows, keys, first, whole, top, total, BN, False)
+    top, total = online_sum(a, q, rows, keys, whole, last, top, total, BN, True)
     none = total == 0.0
     out = tl.where(none, -float("inf"), (top + tl.log2(tl.where(none, 1.0, total))) * LN2)
     tl.store(lse + tl.program_id(1) * lse_s + batch * lse_b + head * lse_h + q0 + row, out, row_in)
@@ -90,17 +73,12 @@ def row_lse(a, lse, lse_s, lse_b, lse_h, splits, BM: tl.constexpr, BN: tl.conste
 def receive(
     a,
     lse,
-    k,
-    received,
-    batch,
-    head0,
-    key,
-    key_in,
-    q0,
-    m,
-    offset,
     lse_b,
     lse_h,
+    k,
+    received,
+    rows,
+    keys,
     first,
     last,
     BM: tl.constexpr,
@@ -108,7 +86,8 @@ def receive(
     EDGE: tl.constexpr,
 ):
     """`received`, and what the rows `first` to `last` give."""
-    factor = a.scale * LOG2E
+    batch, head0, q0, m = rows
+    key, key_in, offset = keys
     for start in tl.range(first, last, BM, num_stages=1 if EDGE else None):
         head, row, row_in = tile_rows(a, start, head0, m, BM)
         if a.PACKED:
@@ -118,22 +97,9 @@ def receive(
             q = load_span(a.q, place, a.q_m, row_in, a.D, a.BLOCK_D, a.ALIGN, BM, EDGE)
         at = row_positions(a, batch, row, row_in)
         live, norm = live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE)
-        s = masked_scores(
-            dot(k, tl.trans(q), a.WIDE),
-            a,
-            factor,
-            norm[None, :],
-            batch,
-            head[None, :],
-            row[None, :],
-            at[None, :],
-            key[:, None],
-            row_in[None, :],
-            key_in[:, None],
-            offset,
-            EDGE,
-        )
-        p = tl.exp2(s)
+        s = dot(k, tl.trans(q), a.WIDE)
+        tile = (batch, head, row, at, row_in)
+        p = tl.exp2(masked_scores(s, a, a.scale * LOG2E, norm, tile, key, key_in, offset, EDGE, True))
         if a.HAS_VOTES or GIVEN or EDGE:  # products of rows that do not vote may be NaN
             p = tl.where(live[None, :], p, 0.0)
         received += tl.sum(p, 1)
@@ -170,39 +136,17 @@ def column_sum(
     key = block + tl.arange(0, BN).to(tl.int64)
     key_in = key < n
     k = load_keys(a, batch, group, k0 + block, key_in, BN, True)
+    keys = (key, key_in, offset)
 
     received = tl.zeros([BN], tl.float32)
     for part in range(a.share // a.pack):
         head0 = group * a.share + part * a.pack
+        rows = (batch, head0, q0, m)
         first, seen, whole = row_range(a, m, offset, block, BM, BN)
         if a.CAUSAL:
-            received = receive(
-                a,
-                lse,
-                k,
-                received,
-                batch,
-                head0,
-                key,
-                key_in,
-                q0,
-                m,
-                offset,
-                lse_b,
-                lse_h,
-                first,
-                seen,
-                BM,
-                GIVEN,
-                True,
-            )
-        received = receive(
-            a, lse, k, received, batch, head0, key, key_in, q0, m, offset, lse_b, lse_h, seen, whole, BM, GIVEN, False
-        )
-        rows = m * a.pack
-        received = receive(
-            a, lse, k, received, batch, head0, key, key_in, q0, m, offset, lse_b, lse_h, whole, rows, BM, GIVEN, True
-        )
+            received = receive(a, lse, lse_b, lse_h, k, received, rows, keys, first, seen, BM, GIVEN, True)
+        received = receive(a, lse, lse_b, lse_h, k, received, rows, keys, seen, whole, BM, GIVEN, False)
+        received = receive(a, lse, lse_b, lse_h, k, received, rows, keys, whole, m * a.pack, BM, GIVEN, True)
         if PER_HEAD:
             tl.store(out + batch * out_b + head0 * out_h + k0 + key, received, key_in)
             received = tl.zeros([BN], tl.float32)
@@ -227,21 +171,9 @@ def column_sum_tile(a, out, out_h, BM: tl.constexpr, BN: tl.constexpr, PER_HEAD:
     for part in range(a.share):
         head = group * a.share + part
         q = load_rows(a, batch, head, q0 + row, row_in)
-        s = masked_scores(
-            dot(q, tl.trans(k), a.WIDE),
-            a,
-            factor,
-            0.0,
-            batch,
-            head,
-            row[:, None],
-            row[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            offset,
-            True,
-        )
+        rows = (batch, row * 0 + head, row, row, row_in)
+        s = dot(q, tl.trans(k), a.WIDE)
+        s = masked_scores(s, a, factor, tl.zeros([BM], tl.float32), rows, key, key_in, offset, True, False)
         top = tl.max(s, 1)
         p = tl.exp2(s - tl.where(top == -float("inf"), 0.0, top)[:, None])
         total = tl.sum(p, 1)

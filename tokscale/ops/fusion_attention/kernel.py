@@ -22,28 +22,15 @@ from ..attention_backward.kernel import load_d_out, load_values
 
 
 @jit
-def attend(a, v, q, batch, group, head, row, row_in, first, last, acc, top, total, BN, EDGE: tl.constexpr):
+def attend(a, v, q, group, rows, first, last, acc, top, total, BN: tl.constexpr, EDGE: tl.constexpr):
     """The keys `first` to `last` of one segment join the running softmax (acc, top, total). Needs a scale > 0."""
     factor = a.scale * LOG2E
+    batch = rows[0]
     for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < a.n
         k = load_keys(a, batch, group, batch * 0 + block, key_in, BN, EDGE)
-        s = masked_scores(
-            dot(q, tl.trans(k), a.WIDE),
-            a,
-            factor,
-            None,
-            batch,
-            head[:, None],
-            row[:, None],
-            row[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            0,
-            EDGE,
-        )
+        s = masked_scores(dot(q, tl.trans(k), a.WIDE), a, factor, None, rows, key, key_in, 0, EDGE, False)
         new = tl.maximum(top, tl.max(s, 1) * unit(a, factor))
         safe = tl.where(new == -float("inf"), 0.0, new)
         shrink = tl.exp2(top - safe)
@@ -88,11 +75,12 @@ def forward(
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
     first, whole, last = key_range(a, a.m, a.n, 0, row, row_in, tl.program_id(1), splits, BN)
-    acc, top, total = attend(a, v, q, batch, group, head, row, row_in, first, whole, acc, top, total, BN, False)
-    acc, top, total = attend(a, v, q, batch, group, head, row, row_in, whole, last, acc, top, total, BN, True)
+    rows = (batch, head, row, row, row_in)
+    acc, top, total = attend(a, v, q, group, rows, first, whole, acc, top, total, BN, False)
+    acc, top, total = attend(a, v, q, group, rows, whole, last, acc, top, total, BN, True)
     if HAS_TEXT:
         end = tl.where(tl.program_id(1) == splits - 1, text.n, 0)
-        acc, top, total = attend(text, v_text, q, batch, group, head, row, row_in, 0, end, acc, top, total, BN, True)
+        acc, top, total = attend(text, v_text, q, group, rows, 0, end, acc, top, total, BN, True)
 
     none = total == 0.0  # a row that sees no key
     full = tl.where(none, 1.0, total)
@@ -153,21 +141,9 @@ def bias_gradient(a, c, out, loops, BM: tl.constexpr, BN: tl.constexpr, SHARED: 
         live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, 0, row_in, True)
         delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + row, live, 0.0)
         first = zero + tl.program_id(0) * BN
-        s = masked_scores(
-            dot(q, tl.trans(load_keys(a, batch, group, first, key_in, BN, True)), a.WIDE),
-            a,
-            a.scale * LOG2E,
-            norm[:, None],
-            batch,
-            head[:, None],
-            row[:, None],
-            row[:, None],
-            key[None, :],
-            row_in[:, None],
-            key_in[None, :],
-            0,
-            True,
-        )
+        s = dot(q, tl.trans(load_keys(a, batch, group, first, key_in, BN, True)), a.WIDE)
+        rows = (batch, head, row, row, row_in)
+        s = masked_scores(s, a, a.scale * LOG2E, norm, rows, key, key_in, 0, True, False)
         d_p = tl.zeros([BM, BN], tl.float32)
         if c.HAS_OUT:
             d_out = load_d_out(a, c, batch, head, row, row_in)
