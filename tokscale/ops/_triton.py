@@ -96,10 +96,15 @@ def processors(device: torch.device) -> int:
 
 @functools.cache
 def platform(device: torch.device) -> str:
-    """Which column of a tile table is read: `"hip"`, `"sm_80"` (matrix products from registers) or `"sm_90"`."""
+    """Which column of a tile table is read: `"hip"`, `"sm_80"` or `"sm_90"`.
+
+    `"sm_90"` multiplies from shared memory and has 227 KiB of it, as capability 10 and 11 do; `"sm_80"` multiplies from
+    registers beside 99 KiB, as capability 12 does.
+    """
     if torch.version.hip:
         return "hip"
-    return "sm_80" if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] < 9 else "sm_90"
+    major = torch.cuda.get_device_capability(device)[0] if device.type == "cuda" else 9
+    return "sm_90" if 9 <= major <= 11 else "sm_80"
 
 
 def row_block(rows: int) -> int:
@@ -108,9 +113,14 @@ def row_block(rows: int) -> int:
 
 
 def splits(programs: int, n: int, device: torch.device) -> int:
-    """Into how many parts the keys are cut where whole rows would leave multiprocessors idle: by shapes and device."""
+    """Into how many parts the keys are cut where whole rows would leave multiprocessors idle: by shapes and device.
+
+    Merging the parts costs as much as some 500 keys, unless so few programs share a device that all of it is idle.
+    """
     cores, programs = processors(device), max(1, programs)
-    return 1 if programs >= cores else max(1, min(cdiv(2 * cores, programs), cdiv(n, 256), 64))
+    if 4 * programs <= cores:
+        return max(1, min(cdiv(cores, programs), n // 128, 64))
+    return max(1, min(3 * cores // programs, n // 512)) if programs < 2 * cores else 1
 
 
 # Device functions

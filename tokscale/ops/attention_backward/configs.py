@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .._triton import VERSION
 from ..attention_importance.configs import Tile, fp32_tile
 
 
@@ -17,10 +16,10 @@ def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     rows = min(rows, 64)
     if platform == "hip":
         return Tile(min(rows, 32) if block_d > 64 else rows, 64, 4, 1 if block_d > 64 else 2)
+    if platform == "sm_90":
+        return Tile(rows, 64, 4, 3)
     warps = 8 if rows > (16 if block_d > 64 else 32) else 4
-    if platform == "sm_80":  # mma.sync holds both operands in registers
-        return Tile(rows, 32 if block_d > 64 or rows > 32 else 64, warps, 2)
-    return Tile(rows, 32 if block_d > 64 and rows > 32 else 64, warps, 2)  # 99 KB, a position bias included
+    return Tile(rows, 32 if block_d > 64 or rows > 32 else 64, warps, 2)  # mma.sync holds both operands in registers
 
 
 def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
@@ -29,8 +28,8 @@ def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
+    if platform == "sm_90":
+        return Tile(min(rows, 32 if block_d <= 64 and rows <= 64 else 64), 64, 4, 1)
     if block_d > 64:
-        if platform == "sm_80" or (platform == "sm_90" and VERSION < (3, 7)):  # 3.6 would spill at 64 keys
-            return Tile(16, 32, 4, 1)
-        return Tile(16, 64, 8, 1)
+        return Tile(16, 32, 4, 1) if platform == "sm_80" else Tile(16, 64, 8, 1)
     return Tile(min(rows, 32), 64, 4, 1)

@@ -25,6 +25,8 @@ def row_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
+    if platform == "sm_90":
+        return Tile(rows, 64, 4, 2) if rows > 64 and block_d > 64 else Tile(min(rows, 64), 64, 4, 3)
     return Tile(min(rows, 64), 64, 4, 2)
 
 
@@ -34,6 +36,8 @@ def column_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
+    if platform == "sm_90":
+        return Tile(min(rows, 64), 128, 4, 2) if block_d > 64 else Tile(min(rows, 64), 64, 4, 3)
     return Tile(min(rows, 64), 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)
 
 

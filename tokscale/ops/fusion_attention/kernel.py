@@ -102,20 +102,25 @@ def combine(
     D: tl.constexpr,
     BLOCK_D: tl.constexpr,
     SPLITS: tl.constexpr,
+    R: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """One row's parts under one softmax: `sum_s w_s out_s / sum_s w_s`, `w_s = exp(lse_s - max)`. Grid (rows,)."""
-    row = tl.program_id(0).to(tl.int64)
+    """The parts of R rows under one softmax: `sum_s w_s out_s / sum_s w_s`, `w_s = exp(lse_s - max)`. Grid (blocks,)."""
+    row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     s, d = tl.arange(0, SPLITS), tl.arange(0, BLOCK_D)
-    norms = tl.load(part_lse + s * rows + row, s < splits, -float("inf"))
+    inside = (s < splits)[:, None] & (row < rows)[None, :]
+    norms = tl.load(part_lse + s[:, None] * rows + row[None, :], inside, -float("inf"))
     top = tl.max(norms, 0)
-    w = tl.exp(norms - tl.where(top == -float("inf"), 0.0, top))
+    w = tl.exp(norms - tl.where(top == -float("inf"), 0.0, top)[None, :])
     total = tl.sum(w, 0)
     none = total == 0.0
     full = tl.where(none, 1.0, total)
-    part = tl.load(parts + (s[:, None] * rows + row) * D + d[None, :], (s < splits)[:, None] & (d < D)[None, :], 0.0)
-    tl.store(out + row * D + d, narrow(tl.sum(part * w[:, None], 0) / full, out.dtype.element_ty, WIDE), d < D)
-    tl.store(lse + row, tl.where(none, -float("inf"), top + tl.log(full)))
+    places = (s[:, None, None] * rows + row[None, :, None]) * D + d[None, None, :]
+    part = tl.load(parts + places, inside[:, :, None] & (d < D)[None, None, :], 0.0)
+    mean = tl.sum(part * w[:, :, None], 0) / full[:, None]
+    place = out + row[:, None] * D + d[None, :]
+    tl.store(place, narrow(mean, out.dtype.element_ty, WIDE), (row < rows)[:, None] & (d < D)[None, :])
+    tl.store(lse + row, tl.where(none, -float("inf"), top + tl.log(full)), row < rows)
 
 
 @jit

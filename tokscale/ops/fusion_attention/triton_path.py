@@ -13,7 +13,7 @@ from ..attention_backward import triton_path as attention_backward
 from ..attention_backward.triton_path import Cotangents
 from ..attention_importance import triton_path as attention_importance
 from . import kernel, torch_path
-from .configs import bias_tile, forward_tile
+from .configs import bias_tile, combine_rows, forward_tile
 
 
 class Values(NamedTuple):
@@ -88,7 +88,9 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
         num_stages=t.stages,
     )
     if splits > 1:
-        kernel.combine[(b * h * m,)](
+        padded = 1 << (splits - 1).bit_length()
+        together = combine_rows(padded * block_d)
+        kernel.combine[(_triton.cdiv(b * h * m, together),)](
             parts,
             part_lse,
             out,
@@ -97,7 +99,8 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
             splits,
             D=d,
             BLOCK_D=block_d,
-            SPLITS=1 << (splits - 1).bit_length(),
+            SPLITS=padded,
+            R=together,
             WIDE=_triton.INTERPRETED,
             num_warps=4,
         )
