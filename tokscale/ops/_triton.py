@@ -249,7 +249,7 @@ def row_range(a, m, offset, block, BM: tl.constexpr, BN: tl.constexpr):
 
 @jit
 def live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE: tl.constexpr):
-    """(rows that vote and see a key, their lse in units of log 2, inf for the others). Without EDGE all are inside."""
+    """(rows that vote and see a key, their -lse in units of log 2, -inf for the others). Without EDGE all are inside."""
     place = lse + batch * lse_b + head * lse_h + q0 + row
     live = row_in
     if a.HAS_VOTES:
@@ -259,15 +259,15 @@ def live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE: tl.const
     else:
         norm = tl.load(place)
     live = norm != -float("inf")  # `>` would drop NaN
-    return live, tl.where(live, norm * LOG2E, float("inf"))
+    return live, tl.where(live, norm * -LOG2E, -float("inf"))
 
 
 @jit
-def masked_scores(s, a, factor, minus, rows, key, key_in, offset, EDGE: tl.constexpr, BY_KEY: tl.constexpr):
-    """Scores in units of log 2 less each row's `minus`, -inf where not seen, from products `s`: (rows, keys), with
+def masked_scores(s, a, factor, plus, rows, key, key_in, offset, EDGE: tl.constexpr, BY_KEY: tl.constexpr):
+    """Scores in units of log 2 plus each row's `plus`, -inf where not seen, from products `s`: (rows, keys), with
     BY_KEY (keys, rows). `rows`: batch, head, row, position, inside.
 
-    Without `minus` and biases `s` keeps its unit, `factor`. Without EDGE all rows and keys are inside, and every row
+    Without `plus` and biases `s` keeps its unit, `factor`. Without EDGE all rows and keys are inside, and every row
     sees every key as far as the causal rule goes.
     """
     batch, head, row, at, row_in = rows
@@ -283,10 +283,10 @@ def masked_scores(s, a, factor, minus, rows, key, key_in, offset, EDGE: tl.const
             s += bias.to(tl.float32) * LOG2E
         if a.HAS_HEAD_BIAS:
             s += tl.load(a.head_bias + head, row_in, 0.0).to(tl.float32) * LOG2E
-        if minus is not None:
-            s -= tl.expand_dims(minus, across)
-    elif minus is not None:
-        s = tl.fma(s, factor, -tl.expand_dims(minus, across))
+        if plus is not None:
+            s += tl.expand_dims(plus, across)
+    elif plus is not None:
+        s = tl.fma(s, factor, tl.expand_dims(plus, across))
     if a.HAS_SEEN:
         seen = tl.load(a.seen + batch * a.seen_b + key * a.seen_n, key_in, 0).to(tl.int1)
         s = tl.where(seen, s, -float("inf"))
@@ -302,5 +302,5 @@ def masked_scores(s, a, factor, minus, rows, key, key_in, offset, EDGE: tl.const
 
 @jit
 def unit(a, factor):
-    """The unit of `masked_scores` without `minus`."""
+    """The unit of `masked_scores` without `plus`."""
     return 1.0 if a.HAS_BIAS or a.HAS_HEAD_BIAS else factor

@@ -41,14 +41,14 @@ def load_d_out(a, c, batch, head, row, inside):
 
 
 @jit
-def weigh(a, q, norm, g, rows, keys, first, last, total, BN: tl.constexpr, EDGE: tl.constexpr):
+def weigh(a, q, plus, g, rows, keys, first, last, total, BN: tl.constexpr, EDGE: tl.constexpr):
     """`total`, and what the keys `first` to `last` add to it."""
     group, k0, n, offset = keys
     for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < n
         s = dot(q, tl.trans(load_keys(a, rows[0], group, k0 + block, key_in, BN, EDGE)), a.WIDE)
-        s = masked_scores(s, a, a.scale * LOG2E, norm, rows, key, key_in, offset, EDGE, False)
+        s = masked_scores(s, a, a.scale * LOG2E, plus, rows, key, key_in, offset, EDGE, False)
         received = tl.load(g + key, key_in, 0.0) if EDGE else tl.load(g + key)
         total += tl.sum(tl.exp2(s) * received[None, :], 1)
     return total
@@ -67,14 +67,14 @@ def received_sum(a, c, out, out_s, splits, BM: tl.constexpr, BN: tl.constexpr):
     head, row, row_in = tile_rows(a, start, head0, m, BM)
     q = load_rows(a, batch, head, q0 + row, row_in)
     at = row_positions(a, batch, row, row_in)
-    live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
+    live, plus = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
     rows = (batch, head, row, at, row_in)
     keys = ((head0 // a.share).to(tl.int64), k0, n, offset)
     g = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
     first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     total = tl.zeros([BM], tl.float32)
-    total = weigh(a, q, norm, g, rows, keys, first, whole, total, BN, False)
-    total = weigh(a, q, norm, g, rows, keys, whole, last, total, BN, True)
+    total = weigh(a, q, plus, g, rows, keys, first, whole, total, BN, False)
+    total = weigh(a, q, plus, g, rows, keys, whole, last, total, BN, True)
     place = out + tl.program_id(1) * out_s + batch * c.lse_b + head * c.lse_h + q0 + row
     tl.store(place, tl.where(live, total, 0.0), row_in)
 
@@ -84,14 +84,14 @@ def add_keys(
     a, c, of_rows, rows, keys, first, last, d_q, total, BM: tl.constexpr, BN: tl.constexpr, EDGE: tl.constexpr
 ):
     """dQ / scale and the rows' sums of dS, and what the keys `first` to `last` add to them."""
-    q, d_out, norm, delta, g = of_rows
+    q, d_out, plus, delta, g = of_rows
     group, k0, n, offset = keys
     for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < n
         k = load_keys(a, rows[0], group, k0 + block, key_in, BN, EDGE)
         s = dot(q, tl.trans(k), a.WIDE)
-        s = masked_scores(s, a, a.scale * LOG2E, norm, rows, key, key_in, offset, EDGE, False)
+        s = masked_scores(s, a, a.scale * LOG2E, plus, rows, key, key_in, offset, EDGE, False)
         d_p = tl.zeros([BM, BN], tl.float32)
         if c.HAS_OUT:
             v = load_values(a, c, rows[0], group, k0 + block, key_in, BN, EDGE)
@@ -121,13 +121,13 @@ def query_gradient(a, c, out, row_sums, out_s, out_b, out_h, out_m, sums_s, spli
     head, row, row_in = tile_rows(a, start, head0, m, BM)
     q = load_rows(a, batch, head, q0 + row, row_in)
     at = row_positions(a, batch, row, row_in)
-    live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
+    live, plus = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, True)
     delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + q0 + row, live, 0.0)
     d_out = q
     if c.HAS_OUT:
         d_out = load_d_out(a, c, batch, head, q0 + row, row_in)
     g = c.received + batch * c.received_b + head0.to(tl.int64) * c.received_h + k0
-    of_rows = (q, d_out, norm, delta, g)
+    of_rows = (q, d_out, plus, delta, g)
     rows = (batch, head, row, at, row_in)
     keys = ((head0 // a.share).to(tl.int64), k0, n, offset)
     first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
@@ -157,11 +157,11 @@ def add_rows(
         head, row, row_in = tile_rows(a, start, head0, m, BM)
         q = load_rows(a, batch, head, q0 + row, row_in)
         at = row_positions(a, batch, row, row_in)
-        live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, EDGE)
+        live, plus = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, q0, row_in, EDGE)
         delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + q0 + row, live, 0.0)
         tile = (batch, head, row, at, row_in)
         s = dot(k, tl.trans(q), a.WIDE)
-        s = masked_scores(s, a, a.scale * LOG2E, norm, tile, key, key_in, offset, EDGE, True)
+        s = masked_scores(s, a, a.scale * LOG2E, plus, tile, key, key_in, offset, EDGE, True)
         p = tl.where(live[None, :], tl.exp2(s), 0.0)
         d_p = tl.zeros([BN, BM], tl.float32)
         if c.HAS_OUT:

@@ -96,10 +96,10 @@ def receive(
             place = batch * a.q_b + head0 * a.q_h + (q0 + start) * a.q_m
             q = load_span(a.q, place, a.q_m, row_in, a.D, a.BLOCK_D, a.ALIGN, BM, EDGE)
         at = row_positions(a, batch, row, row_in)
-        live, norm = live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE)
+        live, plus = live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE)
         s = dot(k, tl.trans(q), a.WIDE)
         tile = (batch, head, row, at, row_in)
-        p = tl.exp2(masked_scores(s, a, a.scale * LOG2E, norm, tile, key, key_in, offset, EDGE, True))
+        p = tl.exp2(masked_scores(s, a, a.scale * LOG2E, plus, tile, key, key_in, offset, EDGE, True))
         if a.HAS_VOTES or GIVEN or EDGE:  # products of rows that do not vote may be NaN
             p = tl.where(live[None, :], p, 0.0)
         received += tl.sum(p, 1)

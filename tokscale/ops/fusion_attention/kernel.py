@@ -143,12 +143,12 @@ def bias_gradient(a, c, out, loops, BM: tl.constexpr, BN: tl.constexpr, SHARED: 
         head = row * 0 + head0
         group = head0 // a.share
         q = load_rows(a, batch, head, row, row_in)
-        live, norm = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, 0, row_in, True)
+        live, plus = live_rows(a, c.lse, c.lse_b, c.lse_h, batch, head, row, 0, row_in, True)
         delta = tl.load(c.delta + batch * c.lse_b + head * c.lse_h + row, live, 0.0)
         first = zero + tl.program_id(0) * BN
         s = dot(q, tl.trans(load_keys(a, batch, group, first, key_in, BN, True)), a.WIDE)
         rows = (batch, head, row, row, row_in)
-        s = masked_scores(s, a, a.scale * LOG2E, norm, rows, key, key_in, 0, True, False)
+        s = masked_scores(s, a, a.scale * LOG2E, plus, rows, key, key_in, 0, True, False)
         d_p = tl.zeros([BM, BN], tl.float32)
         if c.HAS_OUT:
             d_out = load_d_out(a, c, batch, head, row, row_in)
