@@ -191,8 +191,8 @@ def load_span(
     In a loop only `start` moves, the places within the tile stay. Without EDGE every row is inside.
     """
     d = tl.arange(0, BLOCK_D)
-    within = tl.multiple_of(tl.arange(0, BLOCK).to(tl.int64) * stride, ALIGN)
-    place = ptr + tl.multiple_of(start, ALIGN) + (within[:, None] + d[None, :])
+    offsets = tl.multiple_of(start + tl.arange(0, BLOCK).to(tl.int64) * stride, ALIGN)  # of a scalar it would be lost
+    place = ptr + (offsets[:, None] + d[None, :])
     if EDGE:
         return tl.load(place, inside[:, None] & (d < D)[None, :], 0.0)
     if BLOCK_D == D:
