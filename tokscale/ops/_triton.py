@@ -249,7 +249,7 @@ def row_range(a, m, offset, block, BM: tl.constexpr, BN: tl.constexpr):
 
 @jit
 def live_rows(a, lse, lse_b, lse_h, batch, head, row, q0, row_in, EDGE: tl.constexpr):
-    """(rows that vote and see a key, their -lse in units of log 2, -inf for the others). Without EDGE all are inside."""
+    """(rows that vote and see a key, their -lse in units of log 2, else -inf). Without EDGE all are inside."""
     place = lse + batch * lse_b + head * lse_h + q0 + row
     live = row_in
     if a.HAS_VOTES:

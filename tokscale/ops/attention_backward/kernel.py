@@ -81,12 +81,12 @@ def received_sum(a, c, out, out_s, splits, BM: tl.constexpr, BN: tl.constexpr):
 
 @jit
 def add_keys(
-    a, c, of_rows, rows, keys, first, last, d_q, total, BM: tl.constexpr, BN: tl.constexpr, EDGE: tl.constexpr
+    a, c, of_rows, rows, keys, first, last, d_q, total, BM: tl.constexpr, BN: tl.constexpr, EDGE: tl.constexpr, STAGES
 ):
     """dQ / scale and the rows' sums of dS, and what the keys `first` to `last` add to them."""
     q, d_out, plus, delta, g = of_rows
     group, k0, n, offset = keys
-    for block in tl.range(first, last, BN, num_stages=1 if EDGE else None):
+    for block in tl.range(first, last, BN, num_stages=STAGES):
         key = block + tl.arange(0, BN).to(tl.int64)
         key_in = key < n
         k = load_keys(a, rows[0], group, k0 + block, key_in, BN, EDGE)
@@ -133,8 +133,11 @@ def query_gradient(a, c, out, row_sums, out_s, out_b, out_h, out_m, sums_s, spli
     first, whole, last = key_range(a, m, n, offset, at, row_in, tl.program_id(1), splits, BN)
     d_q = tl.zeros([BM, a.BLOCK_D], tl.float32)
     total = tl.zeros([BM], tl.float32)
-    d_q, total = add_keys(a, c, of_rows, rows, keys, first, whole, d_q, total, BM, BN, False)
-    d_q, total = add_keys(a, c, of_rows, rows, keys, whole, last, d_q, total, BM, BN, True)
+    if a.HAS_BIAS or a.HAS_HEAD_BIAS or a.q.dtype.element_ty == tl.float32:  # two copies of the loop would spill
+        d_q, total = add_keys(a, c, of_rows, rows, keys, first, last, d_q, total, BM, BN, True, None)
+    else:
+        d_q, total = add_keys(a, c, of_rows, rows, keys, first, whole, d_q, total, BM, BN, False, None)
+        d_q, total = add_keys(a, c, of_rows, rows, keys, whole, last, d_q, total, BM, BN, True, 1)
     d_q = tl.where(live[:, None], d_q * a.scale, 0.0)
     d = tl.arange(0, a.BLOCK_D)
     place = out + tl.program_id(1) * out_s + batch * out_b + head[:, None] * out_h + (q0 + row)[:, None] * out_m
