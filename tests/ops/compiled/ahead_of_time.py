@@ -24,6 +24,7 @@ TARGETS = {
     "sm_90": GPUTarget("cuda", 90, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+SHARED = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "gfx942": 64 * 1024}  # of a block, the least of a table's GPUs
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 TYPES = {
     torch.bfloat16: "*bf16",
@@ -66,10 +67,10 @@ def usages(call: Callable[[], Any], target: str, processors: int = 1) -> list[Us
     return found
 
 
-def check(usage: Usage, tensor_core: bool = True) -> None:
+def check(usage: Usage, tensor_core: bool = True, spills: int = 0) -> None:
     """No vector register spills, no stack, shared memory of the smallest GPU meant, matrix instructions."""
-    assert usage.spills == 0 and usage.stack == 0, usage
-    assert usage.shared <= (64 if usage.target.startswith("gfx") else 99) * 1024, usage
+    assert usage.spills <= spills and (usage.stack == 0 or spills), usage
+    assert usage.shared <= SHARED[usage.target], usage
     assert bool(usage.tensor_core) == tensor_core, usage
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tokscale.ops.fusion_attention import torch_path, triton_path
 
-from .ahead_of_time import TARGETS, check, usages
+from .ahead_of_time import SHARED, TARGETS, check, usages
 
 SIZES = [  # b h g m n t d
     (8, 16, 16, 64, 2880, 64, 64),
@@ -26,12 +26,13 @@ def inputs(sizes: tuple[int, ...], every_option: bool, dtype: torch.dtype = torc
     def draw(heads: int, length: int) -> Any:
         return torch.empty(b, length, heads, d, dtype=dtype).transpose(1, 2)
 
-    mask, bias, text_bias = None, None, None
+    seen: tuple[Any, Any] = (None, None)
+    bias, text_bias = None, None
     if every_option:
-        mask = torch.ones(b, n + t, dtype=torch.bool)
+        seen = torch.ones(b, n, dtype=torch.bool), torch.ones(b, t, dtype=torch.bool)
         bias, text_bias = torch.empty(h, m, n, dtype=dtype), torch.empty(h, dtype=dtype)
     text = (draw(g, t), draw(g, t))
-    return torch_path.Inputs(draw(h, m), draw(g, n), draw(g, n), *text, mask, bias, text_bias, d**-0.5, False)
+    return torch_path.Inputs(draw(h, m), draw(g, n), draw(g, n), *text, None, bias, text_bias, d**-0.5, True, seen)
 
 
 @pytest.mark.parametrize("target", [t if t == "gfx942" else pytest.param(t, marks=pytest.mark.slow) for t in TARGETS])
@@ -49,7 +50,8 @@ def test_no_spills_and_tensor_cores(sizes: tuple[int, ...], every_option: bool, 
     names |= {"bias_gradient"} if every_option else set()
     assert {usage.kernel for usage in found} - {"combine"} == names  # combine: where keys are split
     for usage in found:
-        check(usage, tensor_core=usage.kernel != "combine")
+        wide = (usage.kernel, target) == ("key_gradient", "sm_90") and sizes[-1] > 64  # spilling, the fastest measured
+        check(usage, tensor_core=usage.kernel != "combine", spills=80 if wide and sizes[-1] <= 128 else 0)
 
 
 @pytest.mark.slow
@@ -64,5 +66,5 @@ def test_fp32_fits_every_card(sizes: tuple[int, ...], target: str) -> None:
         triton_path.backward(x, out, lse, out, lse, vision, text)
 
     for usage in usages(call, target, processors=132):
-        assert usage.shared <= (64 if target == "gfx942" else 99) * 1024, usage
+        assert usage.shared <= SHARED[target], usage
         assert usage.spills <= (250 if usage.kernel == "query_gradient" and sizes[-1] == 256 else 10), usage

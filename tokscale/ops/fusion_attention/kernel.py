@@ -105,7 +105,7 @@ def combine(
     R: tl.constexpr,
     WIDE: tl.constexpr,
 ):
-    """The parts of R rows under one softmax: `sum_s w_s out_s / sum_s w_s`, `w_s = exp(lse_s - max)`. Grid (blocks,)."""
+    """The parts of R rows under one softmax: `sum_s w_s out_s / sum_s w_s`, `w_s = exp(lse_s - max)`. Grid (blocks)."""
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)
     s, d = tl.arange(0, SPLITS), tl.arange(0, BLOCK_D)
     inside = (s < splits)[:, None] & (row < rows)[None, :]
