@@ -156,7 +156,7 @@ def add_rows(
     k, v, g = of_keys
     batch, head0, q0, m = rows
     key, key_in, offset = keys
-    for start in tl.range(first, last, BM, num_stages=1 if EDGE else None):
+    for start in range(first, last, BM):
         head, row, row_in = tile_rows(a, start, head0, m, BM)
         q = load_rows(a, batch, head, q0 + row, row_in)
         at = row_positions(a, batch, row, row_in)
@@ -207,10 +207,11 @@ def key_gradient(a, c, d_k, d_v, out_b, out_g, out_n, BM: tl.constexpr, BN: tl.c
             g = tl.load(c.received + batch * c.received_b + head0 * c.received_h + k0 + key, key_in, 0.0)
         of_keys, rows, keys = (k, v, g), (batch, head0, q0, m), (key, key_in, offset)
         first, seen, whole = row_range(a, m, offset, block, BM, BN)
-        if a.CAUSAL:
-            d_keys, d_values = add_rows(a, c, of_keys, rows, keys, first, seen, d_keys, d_values, BM, BN, True)
-        d_keys, d_values = add_rows(a, c, of_keys, rows, keys, seen, whole, d_keys, d_values, BM, BN, False)
-        d_keys, d_values = add_rows(a, c, of_keys, rows, keys, whole, m * a.pack, d_keys, d_values, BM, BN, True)
+        if a.CAUSAL or a.HAS_BIAS or a.HAS_HEAD_BIAS or a.D != a.BLOCK_D:  # two copies of the loop would spill
+            d_keys, d_values = add_rows(a, c, of_keys, rows, keys, first, m * a.pack, d_keys, d_values, BM, BN, True)
+        else:
+            d_keys, d_values = add_rows(a, c, of_keys, rows, keys, seen, whole, d_keys, d_values, BM, BN, False)
+            d_keys, d_values = add_rows(a, c, of_keys, rows, keys, whole, m * a.pack, d_keys, d_values, BM, BN, True)
     d = tl.arange(0, a.BLOCK_D)
     place = batch * out_b + group * out_g + (k0 + key)[:, None] * out_n + d[None, :]
     inside = key_in[:, None] & (d < a.D)[None, :]
