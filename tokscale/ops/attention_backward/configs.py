@@ -28,8 +28,10 @@ def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
+    if platform == "sm_90" and block_d > 64:
+        return Tile(64 if rows > 32 else 16, 64, 4, 1)
     if platform == "sm_90":
-        return Tile(min(rows, 32 if block_d <= 64 and rows <= 64 else 64), 64, 4, 1)
+        return Tile(64 if rows > 64 else min(rows, 32), 64, 4, 1)
     if block_d > 64:
         return Tile(16, 32, 4, 1) if platform == "sm_80" else Tile(16, 64, 8, 1)
     return Tile(min(rows, 32), 64, 4, 1)

@@ -14,7 +14,7 @@ def forward_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     if platform == "hip" and block_d > 64:
         return Tile(min(rows, 32), 64, 4, 1)
     rows = min(rows, 64)
-    if platform == "sm_90":
+    if platform == "sm_90" and (rows == 64 or block_d <= 64):
         return Tile(rows, 64, 4, 3)
     return Tile(rows, 64, 8 if block_d > 64 and rows > 16 else 4, 3 if rows < 64 and block_d <= 64 else 2)
 
