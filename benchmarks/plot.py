@@ -55,38 +55,47 @@ def device_of(rows: Sequence[Row]) -> str:
     return f"{rows[0]['device']}, torch {rows[0]['torch']}{dry}"
 
 
-def against_best(rows: Sequence[Row]) -> Iterator[tuple[str, float, str, str]]:
+def against_best(rows: Sequence[Row], field: str = "ms_p50") -> Iterator[tuple[str, float, str, str]]:
     """(what, best baseline's time over ours, ours, that baseline) of one case, once for each answer that both give."""
-    timed = [row for row in rows if number(row, "ms_p50")]
+    timed = [row for row in rows if number(row, field)]
     for wanted in dict.fromkeys(answers(row) for row in timed if ours(row)):
         fastest = []
         for own in (True, False):
             same = [row for row in timed if answers(row) == wanted and ours(row) == own]
-            fastest.append(min(same, key=lambda row: float(row["ms_p50"]), default=None))
+            fastest.append(min(same, key=lambda row: float(row[field]), default=None))
         mine, best = fastest
         if mine is not None and best is not None:
             what = f"{label(mine)}{', + importance' if len(wanted) > 1 and wanted[-1] == 'importance' else ''}"
-            yield what, float(best["ms_p50"]) / float(mine["ms_p50"]), mine["provider"], best["provider"]
+            yield what, float(best[field]) / float(mine[field]), mine["provider"], best["provider"]
 
 
 def speedup(rows: Sequence[Row], facts: Row) -> Any:
-    """Return a figure of bars: how many times faster the best of ours is than the best baseline, by case and answer."""
+    """Return a figure of bars: how many times faster the best of ours is than the best baseline, by case and answer.
+
+    A diamond is the same of CUDA graphs' replays, the best of either again: what the GPU takes without the CPU.
+    """
     bars = [(group[0]["op"], *found) for group in grouped(rows) for found in against_best(group)]
-    figure = new_figure("benchmarks.plot", width=8.8, height=1.2 + 0.25 * len(bars))
+    replayed = {what: ratio for group in grouped(rows) for what, ratio, *_ in against_best(group, "graph_ms")}
+    figure = new_figure("benchmarks.plot", width=9.6, height=1.2 + 0.25 * len(bars))
     ax, names = figure.add_subplot(), list(OPERATORS)
     for place, (op, _, ratio, mine, best) in enumerate(bars):
         ax.barh(place, ratio - 1, left=1, color=COLORS[names.index(op) % len(COLORS)], height=0.7)
-        ax.text(max(ratio, 1), place, f" {ratio:.2f}  {mine} / {best}", va="center", fontsize=6.5)
+        graph = replayed.get(bars[place][1])
+        if graph is not None:
+            ax.plot(graph, place, marker="D", color="black", markersize=3.5)
+        said = f"  {ratio:.2f}{f' ({graph:.2f})' if graph is not None else ''}  {mine} / {best}"
+        ax.text(max(ratio, 1, graph or 1), place, said, va="center", fontsize=6.5)
     ax.axvline(1, color=GREY, linewidth=0.8)
     ax.set_yticks(range(len(bars)), [bar[1] for bar in bars], fontsize=7)
     ax.set_ylim(len(bars) - 0.4, -0.6)
-    ratios = [bar[2] for bar in bars] or [1.0]
+    ratios = [*(bar[2] for bar in bars), *replayed.values()] or [1.0]
     ax.set_xscale("log")
-    ax.set_xlim(min(0.8, 0.9 * min(ratios)), 8 * max(ratios))
+    ax.set_xlim(min(0.8, 0.9 * min(ratios)), 30 * max(ratios))
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if ax.get_xlim()[0] <= tick <= max(ratios)]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)
     ax.xaxis.minorticks_off()
-    ax.set_xlabel("time of the fastest baseline / ours: right of 1 ours is faster", fontsize=8)
+    graphs = "; diamonds and (): CUDA graphs" if replayed else ""
+    ax.set_xlabel(f"time of the fastest baseline / ours: right of 1 ours is faster{graphs}", fontsize=8)
     ax.set_title(device_of(rows), fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     return figure
@@ -110,7 +119,7 @@ def cost(rows: Sequence[Row], facts: Row) -> Any:
         if sizes:
             kind = max(sizes, key=lambda kind: len(sizes[kind]))
             panels.append((op, [row for row in own if family(row) == kind]))
-    figure = new_figure("benchmarks.plot", width=9.5, height=3.1 * ((len(panels) + 1) // 2) + 0.4)
+    figure = new_figure("benchmarks.plot", width=12.5, height=3.1 * ((len(panels) + 1) // 2) + 0.4)
     for place, (op, own) in enumerate(panels):
         ax = figure.add_subplot((len(panels) + 1) // 2, 2, place + 1)
         for rank, provider in enumerate(dict.fromkeys(row["provider"] for row in own)):
@@ -129,7 +138,7 @@ def cost(rows: Sequence[Row], facts: Row) -> Any:
         ax.set_title(", ".join([op, *filter(None, said)]), fontsize=9, loc="left")
         ax.set_xlabel("vision tokens n", fontsize=8)
         ax.set_ylabel("ms per image" + (" and head" if own[0]["h"] else ""), fontsize=8)
-        ax.legend(frameon=False, fontsize=5.5)
+        ax.legend(frameon=False, fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
         tidy(ax)
     figure.suptitle(device_of(rows), fontsize=9, x=0.01, ha="left")
     return figure

@@ -1,4 +1,4 @@
-"""The table of docs/kernels.md says what the CSV files of `make bench` say."""
+"""The tables of docs/kernels.md say what the CSV files of `make bench` and `make gpu` say."""
 
 from __future__ import annotations
 
@@ -47,12 +47,67 @@ CASES = [
 ]
 
 
-def line(case: Case) -> str:
-    with open(ROOT / "benchmarks" / "results" / "cpu" / f"{case.op}.csv", newline="", encoding="utf-8") as file:
+WRITTEN, CUDNN, PROJECTED = "sdpa, cat and mask", "sdpa best case, cudnn", "projections, cat, sdpa"
+LONG = {"b": "8", "n": "2880"}
+NEXT, SHORT = {**LONG, "m": "64"}, {"b": "8", "n": "576", "m": "16"}
+TRAIN = {**NEXT, "mode": "fwd+bwd"}
+ON_GPU = [
+    Case("importance, 2880 tokens, lse given", "importance", "llava-next", "triton, lse given", "eager", {}),
+    Case("importance, 2880 tokens", "importance", "llava-next", "triton", "eager", {}),
+    Case("importance, 2880 tokens", "importance", "llava-next", "triton", "eager compiled", {}),
+    Case("output and importance, 2880 tokens", "importance", "llava-next", "triton, out too", "sdpa alone", {}),
+    Case("importance, 577 tokens", "importance", "llava-1.5", "triton", "eager", {"b": "8"}),
+    Case("importance, 10240 tokens, batch 1", "importance", "qwen2.5-vl", "triton", "eager", {}),
+    Case("importance, 10240 tokens in windows", "importance", "qwen2.5-vl windows", "triton", "eager", {}),
+    Case("fusion, 64 queries, 2880 tokens", "fusion", "llava-next", "triton", WRITTEN, NEXT),
+    Case("the same, no mask", "fusion", "llava-next", "triton, no mask", CUDNN, NEXT),
+    Case("the same with backward", "fusion", "llava-next", "triton", WRITTEN, TRAIN),
+    Case("the same with backward, no mask", "fusion", "llava-next", "triton, no mask", CUDNN, TRAIN),
+    Case("fusion, 16 queries, 576 tokens", "fusion", "llava-1.5", "triton", WRITTEN, SHORT),
+    Case("the same, no mask", "fusion", "llava-1.5", "triton, no mask", CUDNN, SHORT),
+    *(
+        Case(f"fuser layer, {m} queries, 2880 tokens", "folded", "llava-next", "auto", PROJECTED, {**LONG, "m": m})
+        for m in ("8", "16", "32", "64")
+    ),
+    Case(
+        "fuser layer, 16 queries, 2880 tokens",
+        "folded",
+        "llava-next",
+        "auto",
+        f"{PROJECTED}, compiled",
+        {**LONG, "m": "16"},
+    ),
+    Case("max-min, 64 of 576", "greedy", "llava-1.5, max_min", "triton", "published loop", {"b": "8"}),
+    Case("max-min, 288 of 2880", "greedy", "llava-next, max_min", "triton", "published loop", {"b": "8"}),
+    Case("DPP, 288 of 2880, batch 1", "greedy", "llava-next, dpp", "triton", "published loop", {"b": "1"}),
+    Case("top-k, 64 of 576, batch 1", "topk", "llava-1.5", "triton", "topk, sort, gather", {}),
+    Case("top-k, 512 of 8192, batch 32", "topk", "long video", "triton", "topk, sort, gather", {}),
+]
+
+
+def pair(case: Case, where: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The rows of a case's two calls."""
+    with open(ROOT / "benchmarks" / "results" / where / f"{case.op}.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     wanted = {"case": case.case, "mode": "fwd", **case.where}
     rows = [row for row in rows if all(row[key] == value for key, value in wanted.items())]
     (ours,), (rival,) = ([row for row in rows if row["provider"] == who] for who in (case.ours, case.rival))
+    return ours, rival
+
+
+def line_of_gpu(case: Case) -> str:
+    ours, rival = pair(case, "gpu")
+    cells = []
+    for field in ("graph_ms", "ms_p50"):
+        one, two = (float(row[field] or "nan") for row in (ours, rival))
+        times = f"{two / one:.3g}" if two >= 10 * one else f"{two / one:.2g}"
+        cells += [f"{one:.3f} / {two:.3f}", times] if one == one and two == two else ["", ""]
+    memory = f"{float(ours['peak_mib']):.0f} / {float(rival['peak_mib']):.0f}"
+    return f"| {case.name} | {case.rival} | {' | '.join(cells)} | {memory} |"
+
+
+def line(case: Case) -> str:
+    ours, rival = pair(case, "cpu")
     ratio = float(rival["ms_p50"]) / float(ours["ms_p50"])
     memory = f"{float(ours['peak_mib']):.0f} / {float(rival['peak_mib']):.0f}"
     return f"| {case.name} | {case.rival} | {ratio:.1f} | {memory} |"
@@ -61,3 +116,8 @@ def line(case: Case) -> str:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_row_of_the_page_is_that_of_the_csv(case: Case) -> None:
     assert line(case) in (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("case", ON_GPU, ids=lambda case: f"{case.name} - {case.rival}")
+def test_a_row_of_the_gpu_table_is_that_of_the_csv(case: Case) -> None:
+    assert line_of_gpu(case) in (ROOT / "docs" / "kernels.md").read_text(encoding="utf-8").splitlines()
