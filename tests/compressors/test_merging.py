@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 import tokscale
 from tokscale import TokenCompressor
-from tokscale.compressors import DPCKNN, Scissor, ToMe
+from tokscale.compressors import DPCKNN, Scissor, ToMe, spanning_tree
 from tokscale.compressors.density import peaks, squared_distances
-from tokscale.compressors.scissor import components
 from tokscale.compressors.similarity import cosine_distance
 
 from . import naive_merging as naive
@@ -122,12 +123,15 @@ def test_dpc_takes_samples_in_turn_where_the_distances_are_many(monkeypatch: pyt
 # scissor.
 
 
+@pytest.mark.parametrize("way", [spanning_tree.by_tokens, spanning_tree.by_rounds])
 @pytest.mark.parametrize("k", [1, 2, 7, 29, 30])
-def test_components_are_those_of_joining_pairs_in_order(k: int) -> None:
+def test_components_are_those_of_joining_pairs_in_order(
+    k: int, way: Callable[[torch.Tensor, int], torch.Tensor]
+) -> None:
     draw = torch.Generator().manual_seed(k)
     likeness = torch.randint(0, 4, (3, 30, 30), generator=draw).double()  # many ties
     likeness = torch.minimum(likeness, likeness.transpose(1, 2))
-    for c, labels in zip(likeness, components(likeness, k), strict=True):
+    for c, labels in zip(likeness, way(likeness, k), strict=True):
         of = list(range(30))
         pairs = [(i, j) for i in range(30) for j in range(i + 1, 30)]
         for i, j in sorted(pairs, key=lambda pair, c=c: (-c[pair].item(), pair)):
@@ -136,6 +140,16 @@ def test_components_are_those_of_joining_pairs_in_order(k: int) -> None:
         expected = torch.tensor(of)
         assert torch.equal(labels[:, None] == labels, expected[:, None] == expected)
         assert set(labels.tolist()) == set(range(k))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 65])
+def test_both_ways_to_the_tree_agree(n: int) -> None:
+    likeness = torch.randn(2, n, n)
+    likeness = likeness + likeness.transpose(1, 2)
+    for k in {1, (n + 2) // 3, n}:
+        one, two = (way(likeness, k) for way in (spanning_tree.by_tokens, spanning_tree.by_rounds))
+        assert torch.equal(one[:, :, None] == one[:, None], two[:, :, None] == two[:, None])
+        assert int(two.max()) == k - 1
 
 
 def test_scissor_joins_copies_first() -> None:

@@ -25,7 +25,7 @@ def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
 def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     """For `key_gradient`: two accumulators of the keys' height leave room for few rows."""
     if size > 2:
-        return fp32_tile(platform)
+        return Tile(16, 16, 4, 1) if block_d <= 128 else fp32_tile(platform)  # 8 warps have too few registers each
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
     if platform == "sm_90" and block_d > 64:

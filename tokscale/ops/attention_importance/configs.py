@@ -36,9 +36,12 @@ def column_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return fp32_tile(platform)
     if block_d > 128:
         return Tile(min(rows, 32), 32, 4, 1)
-    if platform == "sm_90":
-        return Tile(min(rows, 64), 128, 4, 2) if block_d > 64 else Tile(min(rows, 64), 64, 4, 3)
-    return Tile(min(rows, 64), 64, 8 if platform == "sm_80" and block_d > 64 else 4, 2)
+    rows = min(rows, 64)
+    if platform == "hip":
+        return Tile(rows, 64, 4, 2)
+    if block_d <= 64:
+        return Tile(rows, 64, 4, 3)
+    return Tile(rows, 128, 4, 2) if platform == "sm_90" else Tile(rows, 64, 8, 2)
 
 
 def segment_tile(platform: str, block_d: int, longest: int, size: int) -> Tile | None:
