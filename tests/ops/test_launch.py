@@ -1,4 +1,4 @@
-"""The short way to a compiled kernel, with stand-ins for Triton's: when it is taken, and with what arguments."""
+"""Launches without a GPU: the short way to a compiled kernel, with stand-ins for Triton's, and the parts of the keys."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokscale.ops import _launch
+from tokscale.ops import _launch, _triton
 from tokscale.ops._launch import Known, remembering
 
 
@@ -29,6 +30,7 @@ class Kernel:
     arg_names = ("x", "numbers", "n", "BLOCK", "FLAG")
 
     def __init__(self) -> None:
+        self.pre_run_hooks: list[Any] = []
         self.asked: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     def run(self, *args: Any, **kwargs: Any) -> Compiled:
@@ -122,3 +124,86 @@ def test_it_remembers_so_many_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -
     assert len(kernel.asked) == 4
     call(run, n=3)
     assert len(kernel.asked) == 4
+
+
+def test_whoever_watches_launches_sees_every_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel()
+    run = remembering(kernel)
+    call(run)
+    kernel.pre_run_hooks.append(print)
+    call(run)
+    kernel.pre_run_hooks.clear()
+    with triton.knobs.runtime.scope():
+        triton.knobs.runtime.debug = True
+        call(run)
+    assert len(kernel.asked) == 3
+    call(run)
+    assert len(kernel.asked) == 3
+
+
+def test_what_compiles_elsewhere_is_not_remembered() -> None:
+    class Elsewhere(Kernel):
+        def run(self, *args: Any, **kwargs: Any) -> Any:
+            super().run(*args, **kwargs)
+
+    kernel = Elsewhere()
+    run = remembering(kernel)
+    assert call(run) is None and call(run) is None and len(kernel.asked) == 2
+
+
+def test_an_amd_gpu_asks_triton_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    kernel = Kernel()
+    run = remembering(kernel)
+    call(run)
+    call(run)
+    assert len(kernel.asked) == 2
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_each_device_has_its_own(device: int) -> None:
+    class On(Tensor):
+        def get_device(self) -> int:
+            return device
+
+    kernel = Kernel()
+    run = remembering(kernel)
+    here = call(run)
+    there = call(run, x=X.as_subclass(On))
+    assert there is not here and call(run, x=X.as_subclass(On)) is there
+
+
+def test_calls_known_alike_are_specialised_alike() -> None:
+    """By Triton's own rule, for values at every edge of it; None has a type of its own."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler.compiler import make_backend
+    from triton.runtime.jit import native_specialize_impl
+
+    backend = type(make_backend(GPUTarget("cuda", 90, 32)))
+    tensors = [torch.zeros(64, dtype=dtype)[start:] for dtype in (torch.float32, torch.bfloat16) for start in (0, 1, 8)]
+    values = [*tensors, None, 0, 1, 2, 15, 16, 32, 2**31 - 1, 2**31, 2**32, 0.5, 1.5]
+    seen: dict[Any, Any] = {}
+    for value in values:
+        key: list[Any] = []
+        _launch.describe([value], key)
+        special = native_specialize_impl(backend, value, False, True, True)
+        assert seen.setdefault(tuple(key), special) == special
+
+
+@pytest.mark.parametrize(
+    ("programs", "n", "parts"),
+    [(128, 2880, 3), (128, 576, 1), (16, 2880, 9), (16, 576, 3), (33, 8192, 12), (34, 8192, 11), (264, 2880, 1)],
+)
+def test_into_how_many_parts_the_keys_are_cut(programs: int, n: int, parts: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(_triton, "processors", lambda device: 132)
+    assert _triton.splits(programs, n, 64, X.device) == parts
+
+
+def test_no_part_of_the_keys_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_triton, "processors", lambda device: 132)
+    for programs in (0, 1, 7, 32, 33, 34, 100, 131, 263):
+        for n in (0, 1, 127, 128, 577, 729, 2880, 10240):
+            for keys in (16, 32, 64, 128):
+                parts = _triton.splits(programs, n, keys, X.device)
+                part = -(-(-(-n // parts)) // keys) * keys  # as the kernels cut
+                assert parts == 1 or (parts - 1) * part < n <= parts * part

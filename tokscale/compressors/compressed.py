@@ -11,6 +11,13 @@ from torch import Tensor
 from ..errors import ArgumentError
 from ..ops.topk_gather import gather_tokens
 
+# Asked once: torch.compile of PyTorch 2.11 cannot trace the question.
+AUTOCAST = frozenset(
+    kind
+    for kind in ("cpu", "cuda", "xpu", "hpu", "mps", "mtia", "xla", "maia")
+    if torch.amp.is_autocast_available(kind)
+)
+
 
 class Compressed(NamedTuple):
     """The kept tokens of a batch, and which input token each of them stands for.
@@ -98,7 +105,7 @@ def mixed(vision_tokens: Tensor, assignment: Tensor) -> Tensor:
 def exact(x: Tensor) -> AbstractContextManager:
     """Return a context in which autocast, if it is on, does not narrow products of tensors on x's device."""
     kind = x.device.type
-    narrows = kind != "meta" and torch.is_autocast_enabled(kind)  # of meta PyTorch knows no autocast, and raises
+    narrows = kind in AUTOCAST and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if narrows else nullcontext()
 
 

@@ -156,7 +156,7 @@ class Scores(NamedTuple):
             INTERPRETED,
         )
         call = Call(q, k, *optional, self.ends_q, self.ends_k, *numbers, *constants(*fixed))
-        return call if INTERPRETED else Known(call, 10, (*numbers, *fixed))
+        return call if INTERPRETED else Known(call, 4 + len(optional), (*numbers, *fixed))
 
 
 def _strides(tensor: Tensor | None, axes: int) -> tuple[int, ...]:

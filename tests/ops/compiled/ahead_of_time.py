@@ -69,7 +69,7 @@ def usages(call: Callable[[], Any], target: str, processors: int = 1) -> list[Us
 
 def check(usage: Usage, tensor_core: bool = True, spills: int = 0) -> None:
     """No vector register spills, no stack, shared memory of the smallest GPU meant, matrix instructions."""
-    assert usage.spills <= spills and (usage.stack == 0 or spills), usage
+    assert usage.spills <= spills and usage.stack <= 2 * spills, usage
     assert usage.shared <= SHARED[usage.target], usage
     assert bool(usage.tensor_core) == tensor_core, usage
 

@@ -129,7 +129,7 @@ def test_keys_split_over_programs_add_up(causal: bool, monkeypatch: pytest.Monke
     sizes = (1, 2, 1, 3, 520, 16)
     q, k = case(sizes)
     whole = results(q, k, [q, k], causal=causal)
-    monkeypatch.setattr(_triton, "processors", lambda device: 64)  # 3 splits
+    monkeypatch.setattr(_triton, "processors", lambda device: 64)  # 4 parts
     for one, two in zip(whole, results(q, k, [q, k], causal=causal), strict=True):
         assert error(two, one.double()) <= 2e-6
 

@@ -86,7 +86,7 @@ def test_keys_split_over_programs_are_combined(monkeypatch: pytest.MonkeyPatch) 
     whole = run(case)
     weights = [torch.randn_like(value, dtype=torch.float64) for value in whole]
     plain = [*whole, *gradients(whole, weights, case)]
-    monkeypatch.setattr(_triton, "processors", lambda device: 64)  # 3 splits
+    monkeypatch.setattr(_triton, "processors", lambda device: 64)  # 4 parts
     outputs = run(case)
     for value, split in zip(plain, [*outputs, *gradients(outputs, weights, case)], strict=True):
         assert error(split, value.detach().double()) <= 3e-6

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._triton import (
-    LOG2E,
+from .._device import (
     dot,
-    jit,
     key_range,
     live_rows,
     load_keys,
@@ -25,6 +23,7 @@ from .._triton import (
     segment,
     tile_rows,
 )
+from .._triton import LOG2E, jit
 
 
 @jit

@@ -147,4 +147,4 @@ def _row_grid(a: Scores) -> tuple[Any, int, int]:
     *_, n, d = a.sizes
     t = query_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
-    return t, blocks, _triton.splits(blocks * a.row_programs, n, a.q.device)
+    return t, blocks, _triton.splits(blocks * a.row_programs, n, t.keys, a.q.device)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._triton import (
-    LN2,
-    LOG2E,
+from .._device import (
     dot,
-    jit,
     key_range,
     live_rows,
     load_keys,
@@ -21,6 +18,7 @@ from .._triton import (
     tile_rows,
     unit,
 )
+from .._triton import LN2, LOG2E, jit
 
 
 @jit

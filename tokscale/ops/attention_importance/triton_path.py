@@ -18,7 +18,7 @@ def log_sum_exp(a: Scores) -> Tensor:
     a = a.packed().ascending()
     t = row_tile(_triton.platform(a.q.device), _triton.block_d(d), _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
-    splits = _triton.splits(blocks * a.row_programs, n, a.q.device)
+    splits = _triton.splits(blocks * a.row_programs, n, t.keys, a.q.device)
     shape = a.q.shape[1:3] if a.ends_q is not None else (b, h, m)
     lse = a.q.new_empty((splits, *shape), dtype=torch.float32)
     if lse.numel():

@@ -62,7 +62,7 @@ def attention(a: Scores, v: Tensor, text: Scores | None, v_text: Tensor | None) 
     block_d = _triton.block_d(d)
     t = forward_tile(_triton.platform(a.q.device), block_d, _triton.row_block(a.rows), a.q.element_size())
     blocks = _triton.cdiv(a.rows, t.rows)
-    splits = _triton.splits(blocks * a.row_programs, n, a.q.device)
+    splits = _triton.splits(blocks * a.row_programs, n, t.keys, a.q.device)
     out = a.q.new_empty((b, h, m, d))
     lse = out.new_empty((b, h, m), dtype=torch.float32)
     if not out.numel():
