@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import contextlib
+import functools
 import importlib
 import importlib.util
 import io
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from benchmarks.cases import OPERATORS
@@ -114,12 +116,12 @@ def run_here(step: Step) -> tuple[str, str]:
     return ("ok" if not status else f"exit status {status}"), said.getvalue()
 
 
-def attempt(step: Step, well: set[str], end: float, dry: bool) -> tuple[str, str, float]:
+def attempt(step: Step, well: set[str], skipped: Sequence[str], end: float, dry: bool) -> tuple[str, str, float]:
     """Return how a step ended, what it printed and its seconds; it is not begun without what it needs, or too late."""
     start = time.monotonic()
     left = end - start - (0 if step.name in ("pictures", "goals") else LAST)
     if step.needs not in well:
-        return f"not run: the {step.needs} are not green", "", 0.0
+        return f"not run: the {step.needs} {'were skipped' if step.needs in skipped else 'are not green'}", "", 0.0
     if dry and step.module != "pytest":
         ended, said = run_here(step)
     elif left < GRACE:
@@ -156,18 +158,19 @@ def main(arguments: list[str] | None = None) -> int:
         if not torch.cuda.is_available():
             parser.error("PyTorch sees no GPU here. --dry-run --out folder proves the commands without one.")
     out.mkdir(parents=True, exist_ok=True)
-    todo = [step for step in steps(out, options.dry_run) if step.name not in options.skip]
-    for earlier in {file for step in todo for pattern in step.writes for file in out.glob(pattern)}:
+    every = steps(out, options.dry_run)
+    todo = [step for step in every if step.name not in options.skip]
+    for earlier in {file for step in every for pattern in step.writes for file in out.glob(pattern)}:
         earlier.unlink()
     well, end = {""}, begin + options.seconds
     ended_as = Table(out / "steps.csv", ["step", "ended", "seconds", "command"], {})
     with (
         (out / "log.txt").open("w", encoding="utf-8") as log,
         ended_as as table,
-        concurrent.futures.ThreadPoolExecutor(len(todo)) as pool,
+        concurrent.futures.ThreadPoolExecutor(max(1, len(todo))) as pool,
     ):
         for testing, group in itertools.groupby(todo, lambda step: step.module == "pytest"):
-            tried = lambda step: attempt(step, well, end, options.dry_run)  # noqa: E731
+            tried = functools.partial(attempt, well=well, skipped=options.skip, end=end, dry=options.dry_run)
             together = list(group)
             for step, (ended, said, took) in zip(together, (pool.map if testing else map)(tried, together)):
                 command = " ".join(step.command[1:])

@@ -28,6 +28,11 @@ def ours(row: Row) -> bool:
     return any(p.ours and p.name == row["provider"] for p in OPERATORS[row["op"]].providers)
 
 
+def given(row: Row) -> str:
+    """What the provider of a row is handed ready-made."""
+    return next(p.given for p in OPERATORS[row["op"]].providers if p.name == row["provider"])
+
+
 def answers(row: Row) -> tuple[str, ...]:
     """What the provider of a row computes."""
     return next(p.answers for p in OPERATORS[row["op"]].providers if p.name == row["provider"])
@@ -57,7 +62,7 @@ def device_of(rows: Sequence[Row]) -> str:
 
 def against_best(rows: Sequence[Row], field: str = "ms_p50") -> Iterator[tuple[str, float, str, str]]:
     """(what, best baseline's time over ours, ours, that baseline) of one case, once for each answer that both give."""
-    timed = [row for row in rows if number(row, field)]
+    timed = [row for row in rows if number(row, field) and not given(row)]
     for wanted in dict.fromkeys(answers(row) for row in timed if ours(row)):
         fastest = []
         for own in (True, False):
@@ -72,29 +77,32 @@ def against_best(rows: Sequence[Row], field: str = "ms_p50") -> Iterator[tuple[s
 def speedup(rows: Sequence[Row], facts: Row) -> Any:
     """Return a figure of bars: how many times faster the best of ours is than the best baseline, by case and answer.
 
-    A diamond is the same of CUDA graphs' replays, the best of either again: what the GPU takes without the CPU.
+    A diamond is the same of CUDA graphs' replays, what the GPU takes without the CPU; the best of either may be others.
     """
     bars = [(group[0]["op"], *found) for group in grouped(rows) for found in against_best(group)]
-    replayed = {what: ratio for group in grouped(rows) for what, ratio, *_ in against_best(group, "graph_ms")}
-    figure = new_figure("benchmarks.plot", width=9.6, height=1.2 + 0.25 * len(bars))
+    replayed = {what: found for group in grouped(rows) for what, *found in against_best(group, "graph_ms")}
+    figure = new_figure("benchmarks.plot", width=11.5, height=1.2 + 0.25 * len(bars))
     ax, names = figure.add_subplot(), list(OPERATORS)
-    for place, (op, _, ratio, mine, best) in enumerate(bars):
+    for place, (op, what, ratio, mine, best) in enumerate(bars):
         ax.barh(place, ratio - 1, left=1, color=COLORS[names.index(op) % len(COLORS)], height=0.7)
-        graph = replayed.get(bars[place][1])
-        if graph is not None:
-            ax.plot(graph, place, marker="D", color="black", markersize=3.5)
-        said = f"  {ratio:.2f}{f' ({graph:.2f})' if graph is not None else ''}  {mine} / {best}"
-        ax.text(max(ratio, 1, graph or 1), place, said, va="center", fontsize=6.5)
+        said = f"  {ratio:.2f}  {mine} / {best}"
+        ends = [ratio, 1.0]
+        if (graph := replayed.get(what)) is not None:
+            ax.plot(graph[0], place, marker="D", color="black", markersize=3.5)
+            ends.append(graph[0])
+            pair = "the same" if graph[1:] == [mine, best] else f"{graph[1]} / {graph[2]}"
+            said += f"; graph {graph[0]:.2f}  {pair}"
+        ax.text(max(ends), place, said, va="center", fontsize=6)
     ax.axvline(1, color=GREY, linewidth=0.8)
     ax.set_yticks(range(len(bars)), [bar[1] for bar in bars], fontsize=7)
     ax.set_ylim(len(bars) - 0.4, -0.6)
-    ratios = [*(bar[2] for bar in bars), *replayed.values()] or [1.0]
+    ratios = [*(bar[2] for bar in bars), *(found[0] for found in replayed.values())] or [1.0]
     ax.set_xscale("log")
-    ax.set_xlim(min(0.8, 0.9 * min(ratios)), 30 * max(ratios))
+    ax.set_xlim(min(0.8, 0.9 * min(ratios)), 300 * max(ratios))
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if ax.get_xlim()[0] <= tick <= max(ratios)]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize=7)
     ax.xaxis.minorticks_off()
-    graphs = "; diamonds and (): CUDA graphs" if replayed else ""
+    graphs = "; diamonds: CUDA graphs" if replayed else ""
     ax.set_xlabel(f"time of the fastest baseline / ours: right of 1 ours is faster{graphs}", fontsize=8)
     ax.set_title(device_of(rows), fontsize=9, loc="left")
     ax.spines[["top", "right"]].set_visible(False)

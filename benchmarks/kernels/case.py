@@ -70,6 +70,7 @@ class Provider(NamedTuple):
     modes: tuple[str, ...] = MODES
     compiled: bool = False
     skips: str = "no variant"
+    given: str = ""  # what it is handed ready-made, and the others have to compute
 
     def takes(self, case: Case, gpu: bool, full: bool) -> bool:
         """Whether it belongs to a run of this case."""
@@ -85,7 +86,7 @@ class Operator(NamedTuple):
     oracle: Callable[[Inputs, Case], Answers]
     eager: Callable[[Inputs, Case], Answers]
     providers: tuple[Provider, ...]
-    work: Callable[[Case, Sequence[str], str], Work]
+    work: Callable[[Case, Sequence[str], str, str], Work]  # case, answers, mode, what is given
     leaves: tuple[str, ...] = ()
     error: Callable[[Tensor, Answers, Case], float] | None = None  # where it is not the relative one
     gradients: Callable[[Inputs, Case, Mapping[str, Tensor]], Answers] | None = None  # of the oracle, where memory asks

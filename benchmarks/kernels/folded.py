@@ -108,7 +108,7 @@ def ours(path: str, backend: str = "auto", importance: bool = False) -> Callable
     return build
 
 
-def work(case: Case, answers: Sequence[str], mode: str) -> Work:
+def work(case: Case, answers: Sequence[str], mode: str, given: str = "") -> Work:
     """The cheaper of both ways: 4 b n h m C, or 4 b n (g d C + h m d)."""
     rows, inner = case.h * case.m, case.g * case.d
     folded, projected = rows * case.dim, inner * case.dim + rows * case.d

@@ -147,7 +147,7 @@ def ours(backend: str, importance: bool = False, masks: bool = True) -> Callable
     return build
 
 
-def work(case: Case, answers: Sequence[str], mode: str) -> Work:
+def work(case: Case, answers: Sequence[str], mode: str, given: str = "") -> Work:
     """q, keys, values and the output once; importance reads the keys again. Backward: five products."""
     keys = case.n + case.t
     rows, segment = case.b * case.h * case.m * case.d, case.b * case.g * case.d

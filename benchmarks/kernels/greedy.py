@@ -113,7 +113,7 @@ def ours(backend: str) -> Callable[[Inputs, Case], Built]:
     return build
 
 
-def work(case: Case, answers: Sequence[str], mode: str) -> Work:
+def work(case: Case, answers: Sequence[str], mode: str, given: str = "") -> Work:
     """Max-min reads every pair once for its first pick, both a row for each; a DPP's factor may stay in a cache."""
     b, n, k = case.b, case.n, case.k
     if case.variant == "max_min":

@@ -83,7 +83,7 @@ def _finished(
     op: Operator, case: Case, provider: Provider, row: dict[str, Any], times: timing.Times, setting: Setting
 ) -> dict[str, Any]:
     """The row with its times and what they are worth."""
-    work, seconds = op.work(case, provider.answers, row["mode"]), times.p50 / 1e3
+    work, seconds = op.work(case, provider.answers, row["mode"], provider.given), times.p50 / 1e3
     row |= {"ms_p20": times.p20, "ms_p50": times.p50, "ms_p80": times.p80, "graph_ms": times.graph}
     row |= {"gb_s": work.bytes / seconds / 1e9, "tflop_s": work.flops / seconds / 1e12}
     row["roof_percent"] = 100 * setting.rates.floor_ms(work, case.dtype) / times.p50

@@ -76,7 +76,7 @@ def error_of(got: Tensor, answers: Answers, case: Case) -> float:
     return float((got != want).double().mean())
 
 
-def work(case: Case, answers: Sequence[str], mode: str) -> Work:
+def work(case: Case, answers: Sequence[str], mode: str, given: str = "") -> Work:
     """The scores once, the kept tokens in and out, their positions."""
     kept = case.b * case.k
     return Work(bytes=4 * case.b * case.n + 2 * case.bytes_each * kept * case.dim + 8 * kept)

@@ -57,8 +57,10 @@ ON_GPU = [
     Case("importance, 2880 tokens", "importance", "llava-next", "triton", "eager compiled", {}),
     Case("output and importance, 2880 tokens", "importance", "llava-next", "triton, out too", "sdpa alone", {}),
     Case("importance, 577 tokens", "importance", "llava-1.5", "triton", "eager", {"b": "8"}),
-    Case("importance, 10240 tokens, batch 1", "importance", "qwen2.5-vl", "triton", "eager", {}),
-    Case("importance, 10240 tokens in windows", "importance", "qwen2.5-vl windows", "triton", "eager", {}),
+    Case("importance, 10240 tokens of 80, batch 1", "importance", "qwen2.5-vl", "triton", "eager", {}),
+    Case(
+        "importance, 10240 tokens of 80 in windows, batch 1", "importance", "qwen2.5-vl windows", "triton", "eager", {}
+    ),
     Case("fusion, 64 queries, 2880 tokens", "fusion", "llava-next", "triton", WRITTEN, NEXT),
     Case("the same, no mask", "fusion", "llava-next", "triton, no mask", CUDNN, NEXT),
     Case("the same with backward", "fusion", "llava-next", "triton", WRITTEN, TRAIN),
@@ -77,8 +79,14 @@ ON_GPU = [
         f"{PROJECTED}, compiled",
         {**LONG, "m": "16"},
     ),
-    Case("max-min, 64 of 576", "greedy", "llava-1.5, max_min", "triton", "published loop", {"b": "8"}),
-    Case("max-min, 288 of 2880", "greedy", "llava-next, max_min", "triton", "published loop", {"b": "8"}),
+    *(
+        Case(name, "greedy", case, "triton", rival, {"b": "8"})
+        for name, case in (
+            ("max-min, 64 of 576", "llava-1.5, max_min"),
+            ("max-min, 288 of 2880", "llava-next, max_min"),
+        )
+        for rival in ("published loop", "published loop, batched")
+    ),
     Case("DPP, 288 of 2880, batch 1", "greedy", "llava-next, dpp", "triton", "published loop", {"b": "1"}),
     Case("top-k, 64 of 576, batch 1", "topk", "llava-1.5", "triton", "topk, sort, gather", {}),
     Case("top-k, 512 of 8192, batch 32", "topk", "long video", "triton", "topk, sort, gather", {}),

@@ -1,4 +1,4 @@
-"""Launches without a GPU: the short way to a compiled kernel, with stand-ins for Triton's, and the parts of the keys."""
+"""Launches without a GPU: the short way to a compiled kernel, with stand-ins for Triton's; parts of the keys."""
 
 from __future__ import annotations
 
@@ -205,5 +205,5 @@ def test_no_part_of_the_keys_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
         for n in (0, 1, 127, 128, 577, 729, 2880, 10240):
             for keys in (16, 32, 64, 128):
                 parts = _triton.splits(programs, n, keys, X.device)
-                part = -(-(-(-n // parts)) // keys) * keys  # as the kernels cut
+                part = _triton.cdiv(_triton.cdiv(n, parts), keys) * keys  # as the kernels cut
                 assert parts == 1 or (parts - 1) * part < n <= parts * part
