@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from tokscale.ops import _launch, _triton
-from tokscale.ops._launch import Known, remembering
+from tokscale.ops import _triton
+from tokscale.ops._triton import launch
+from tokscale.ops._triton.launch import Known, remembering
 
 
 class Compiled:
@@ -116,7 +117,7 @@ def test_compiling_alone_always_asks_triton() -> None:
 
 
 def test_it_remembers_so_many_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_launch, "MOST", 2)
+    monkeypatch.setattr(launch, "MOST", 2)
     kernel = Kernel()
     run = remembering(kernel)
     for n in (3, 5, 7, 3):
@@ -185,7 +186,7 @@ def test_calls_known_alike_are_specialised_alike() -> None:
     seen: dict[Any, Any] = {}
     for value in values:
         key: list[Any] = []
-        _launch.describe([value], key)
+        launch.describe([value], key)
         special = native_specialize_impl(backend, value, False, True, True)
         assert seen.setdefault(tuple(key), special) == special
 

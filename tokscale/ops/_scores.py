@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from ._launch import Known
 from ._triton import INTERPRETED, alignment, block_d, constants
+from ._triton.launch import Known
 
 
 class Call(NamedTuple):

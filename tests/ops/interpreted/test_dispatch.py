@@ -10,7 +10,8 @@ import torch
 
 from tokscale import ops
 from tokscale.errors import BackendError
-from tokscale.ops import _backend, _device, _triton
+from tokscale.ops import _backend, _triton
+from tokscale.ops._triton import device
 
 from ..helpers import flat, lattice
 from ..test_backend import CALLS, NO_GPU, Q
@@ -25,7 +26,7 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise Launched
 
-    monkeypatch.setattr(type(_device.dot), "run", refuse)
+    monkeypatch.setattr(type(device.dot), "run", refuse)
 
 
 @pytest.mark.parametrize("op", CALLS)

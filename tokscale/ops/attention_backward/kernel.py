@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._device import (
+from .._triton import LOG2E, jit
+from .._triton.device import (
     dot,
     key_range,
     live_rows,
@@ -23,7 +24,6 @@ from .._device import (
     segment,
     tile_rows,
 )
-from .._triton import LOG2E, jit
 
 
 @jit

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._device import (
+from .._triton import LN2, LOG2E, jit
+from .._triton.device import (
     dot,
     key_range,
     live_rows,
@@ -18,7 +19,6 @@ from .._device import (
     tile_rows,
     unit,
 )
-from .._triton import LN2, LOG2E, jit
 
 
 @jit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._device import dot, key_range, live_rows, load_keys, load_rows, masked_scores, narrow, tile_rows, unit
 from .._triton import LN2, LOG2E, jit
+from .._triton.device import dot, key_range, live_rows, load_keys, load_rows, masked_scores, narrow, tile_rows, unit
 from ..attention_backward.kernel import load_d_out, load_values
 
 

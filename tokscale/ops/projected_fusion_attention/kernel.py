@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from .._device import narrow
 from .._triton import LN2, LOG2E, jit
+from .._triton.device import narrow
 
 
 @jit

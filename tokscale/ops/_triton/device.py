@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import triton.language as tl
 
-from ._triton import LOG2E, jit
+from . import LOG2E, jit
 
 
 @jit

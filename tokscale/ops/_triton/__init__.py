@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import remembering
+from .launch import remembering
 
 VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
 INTERPRETED = not isinstance(tl.zeros, triton.runtime.JITFunction)  # a helper of triton's own, decorated at its import
