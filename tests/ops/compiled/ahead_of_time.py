@@ -67,9 +67,9 @@ def usages(call: Callable[[], Any], target: str, processors: int = 1) -> list[Us
     return found
 
 
-def check(usage: Usage, tensor_core: bool = True, spills: int = 0) -> None:
+def check(usage: Usage, tensor_core: bool = True) -> None:
     """No vector register spills, no stack, shared memory of the smallest GPU meant, matrix instructions."""
-    assert usage.spills <= spills and usage.stack <= 2 * spills, usage
+    assert usage.spills == 0 and usage.stack == 0, usage
     assert usage.shared <= SHARED[usage.target], usage
     assert bool(usage.tensor_core) == tensor_core, usage
 

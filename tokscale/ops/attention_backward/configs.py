@@ -15,7 +15,7 @@ def query_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
         return Tile(min(rows, 32), 32 if rows <= 16 else 16, 8, 1)
     rows = min(rows, 64)
     if platform == "hip":
-        return Tile(min(rows, 32) if block_d > 64 else rows, 64, 4, 1 if block_d > 64 else 2)
+        return Tile(min(rows, 32), 64, 4, 1) if block_d > 64 else Tile(rows, 32, 4, 2)
     if platform == "sm_90":
         return Tile(rows, 64, 4, 3)
     warps = 8 if rows > (16 if block_d > 64 else 32) else 4
@@ -29,7 +29,7 @@ def key_tile(platform: str, block_d: int, rows: int, size: int = 2) -> Tile:
     if block_d > 128:
         return Tile(16, 32, 4 if platform == "hip" else 8, 1)
     if platform == "sm_90" and block_d > 64:
-        return Tile(64 if rows > 32 else 16, 64, 4, 1)
+        return Tile(min(rows, 32), 32, 4, 1)  # larger ones spill; 64 x 64 was faster all the same, before one loop
     if platform == "sm_90":
         return Tile(64 if rows > 64 else min(rows, 32), 64, 4, 1)
     if block_d > 64:
